@@ -1,0 +1,55 @@
+//! What tests stand on: real Redis servers, faults, simulated time, conformance suites.
+//!
+//! A test of this workspace meets the real thing, and breaks it on purpose:
+//!
+//! 1. [`RedisServer::start`] runs a `redis-server` of the test's own, and gives the URL of a user
+//!    that may do only what `docs/redis-acl.md` lists.
+//! 2. [`Proxy::start`] puts a bad network in front of it.
+//! 3. The test hands the proxy's URL to the code it judges, breaks something, and waits with
+//!    [`eventually`] for the promised result. It never sleeps to be right.
+//!
+//! Beside them: [`SimClock`] for time that stands still until the test moves it, [`Drops`] for
+//! futures dropped at every await point, [`seed`] for randomness that can be had again, and
+//! [`RespConnection`], a client of our own, so that no test is judged by the library it tests.
+//!
+//! Nothing is skipped when Redis is missing: [`RedisServer::start`] fails and says what to install.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use fleetwide_testkit::{Proxy, RedisServer, eventually};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = RedisServer::start().await?;
+//! let proxy = Proxy::start(server.addr()).await?;
+//! let url = proxy.url_like(&server.url());
+//! // ... build what is tested with `url` ...
+//! proxy.hold();
+//! server.kill();
+//! server.restart().await?;
+//! proxy.pass();
+//! let is_back = async || server.connect().await.is_ok();
+//! eventually(Duration::from_secs(5), "the server to be back", is_back).await;
+//! # Ok(()) }
+//! ```
+
+mod acl;
+mod clock;
+mod drops;
+mod port;
+mod proxy;
+mod redis;
+mod resp;
+mod seed;
+mod temp;
+mod wait;
+
+pub use acl::Acl;
+pub use clock::SimClock;
+pub use drops::{DropPoint, Drops, Ended};
+pub use port::ReservedPort;
+pub use proxy::{Direction, Fault, Proxy, ProxyStats};
+pub use redis::{ClientKind, DefaultUser, RedisBuilder, RedisServer, SpawnError};
+pub use resp::{Reply, RespConnection, RespError, decode, encode};
+pub use seed::{Seed, seed};
+pub use wait::{eventually, unique_namespace};
