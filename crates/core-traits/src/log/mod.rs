@@ -17,7 +17,7 @@ pub use state::{Lease, LogCell, LogState, Stored, StoredValue};
 
 use bytes::Bytes;
 
-use crate::{Malformed, MonoTime};
+use crate::{Malformed, MonoTime, ServerTime};
 
 /// Lua functions for scripts that read or append to a log; the twin of [`Append`].
 pub const LOG_LUA: &str = include_str!("log.lua");
@@ -144,6 +144,11 @@ pub trait Follower: Send + Sync + 'static {
     /// Everything that was in the log at `as_of` has been applied; the log was at `at` then.
     fn verified(&self, at: Stamp, as_of: MonoTime) {
         let _ = (at, as_of);
+    }
+
+    /// A reading of the server's clock: it showed `server` at some moment between `sent` and now.
+    fn server_clock(&self, sent: MonoTime, server: ServerTime) {
+        let _ = (sent, server);
     }
 
     /// Something was published beside the log.

@@ -1,0 +1,98 @@
+//! What can go wrong, by operation.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use fleetwide_core_traits::{BackendError, CodecError, EnvelopeError, KeyError, TtlError};
+
+/// Why a [`CacheBuilder`](crate::CacheBuilder) built nothing.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The cache's name is no name.
+    #[error("the name of a cache: {0}")]
+    Name(#[source] KeyError),
+    /// A time to live is out of range.
+    #[error("{setting}: {source}")]
+    Ttl {
+        /// Which setting.
+        setting: &'static str,
+        /// What is wrong with it.
+        source: TtlError,
+    },
+    /// A time is out of the range that makes sense.
+    #[error("{setting} must be from {min:?} to {max:?}")]
+    Range {
+        /// Which setting.
+        setting: &'static str,
+        /// The least.
+        min: std::time::Duration,
+        /// The most.
+        max: std::time::Duration,
+    },
+}
+
+/// Why a write (`put`, `invalidate`, `clear`) is not known to be done everywhere.
+///
+/// After [`Queued`](Self::Queued) and [`Unknown`](Self::Unknown) this instance no longer serves
+/// the old value, and repeats the write as an invalidation until the server has confirmed it.
+/// Other instances may serve the old value until then, for their ttl at most.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The key is empty or too long. Nothing was done.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The ttl is zero or too long. Nothing was done.
+    #[error(transparent)]
+    Ttl(#[from] TtlError),
+    /// The value cannot be encoded. Nothing was done.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The value's head cannot be written. Nothing was done.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    /// The server was not reached; the key waits to be invalidated.
+    #[error("queued, because the server was not reached: {0}")]
+    Queued(#[source] BackendError),
+    /// The server may have done it; the key waits to be invalidated to be sure.
+    #[error("outcome unknown, queued to be sure: {0}")]
+    Unknown(#[source] BackendError),
+}
+
+impl WriteError {
+    /// Whether the write is queued, so that the caller need not repeat it.
+    pub const fn is_queued(&self) -> bool {
+        matches!(self, Self::Queued(_) | Self::Unknown(_))
+    }
+}
+
+/// Why [`Cache::get_or_load`](crate::Cache::get_or_load) has no value. Shared by all who waited.
+///
+/// Trouble with the server is never among the reasons: then the loader answers.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The loader failed.
+    #[error("loading failed: {0}")]
+    Failed(#[source] Arc<dyn Error + Send + Sync>),
+    /// The loader panicked, with this message.
+    #[error("the loader panicked: {0}")]
+    Panicked(Arc<str>),
+    /// The runtime shut down while the loader ran.
+    #[error("the load was given up, because the runtime shut down")]
+    Abandoned,
+    /// The key is empty or too long.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+impl LoadError {
+    /// The loader's own error, if it is a `T`.
+    pub fn loader_error<T: Error + 'static>(&self) -> Option<&T> {
+        match self {
+            Self::Failed(error) => error.downcast_ref(),
+            _ => None,
+        }
+    }
+}

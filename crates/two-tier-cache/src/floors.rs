@@ -1,0 +1,178 @@
+//! The stamp rule: when an entry of L1 still counts.
+//!
+//! Every entry carries the [`Stamp`] that its value reflects. Applying invalidation number i of a
+//! key raises the floor of the key's stripe to i, and an entry counts only if its stamp is of the
+//! current epoch and at or above its floor. So an entry that is inserted late is dead on arrival:
+//! inserts need no lock, and messages need no order against them.
+//!
+//! Writes that have no number, because the server was away, are fenced by a counter of this
+//! process in the same way: an entry also carries the counter's value from before its load began.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fleetwide_core_traits::MonoTime;
+use fleetwide_core_traits::log::{Epoch, Stamp};
+use parking_lot::Mutex;
+
+/// Enough that two of a thousand hot keys rarely share one: a shared floor costs a needless miss.
+const STRIPES: usize = 64 * 1024;
+
+/// The floor of a stripe while a new history begins: nothing counts.
+const CLOSED: u64 = u64::MAX;
+
+/// What decides whether an entry counts. Read without a lock on each hit.
+pub(crate) struct Floors {
+    /// The current history as a number; 0 before the first.
+    epoch: AtomicU64,
+    /// Number of the last entry of the log that was applied.
+    applied: AtomicU64,
+    /// Floor of all keys.
+    clear_seq: AtomicU64,
+    /// Counts writes without a number.
+    fence: AtomicU64,
+    /// Fence of all keys.
+    clear_fence: AtomicU64,
+    /// Reading of the clock as of which everything is applied, µs; 0 = never.
+    verified: AtomicU64,
+    stripes: Box<[Stripe]>,
+    /// Held while floors change, so that the floors of two histories never mix.
+    change: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Stripe {
+    seq: AtomicU64,
+    fence: AtomicU64,
+}
+
+/// What an entry has to show on a hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pass {
+    pub(crate) stamp: Stamp,
+    /// The fence from before the value was read or loaded.
+    pub(crate) fence: u64,
+    pub(crate) stripe: u32,
+}
+
+impl Floors {
+    pub(crate) fn new() -> Self {
+        Self {
+            epoch: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
+            clear_seq: AtomicU64::new(0),
+            fence: AtomicU64::new(0),
+            clear_fence: AtomicU64::new(0),
+            verified: AtomicU64::new(0),
+            stripes: (0..STRIPES).map(|_| Stripe::default()).collect(),
+            change: Mutex::new(()),
+        }
+    }
+
+    /// The stripe of a hash.
+    pub(crate) const fn stripe(hash: u64) -> u32 {
+        (hash as usize % STRIPES) as u32
+    }
+
+    /// Whether an entry counts, and as of when that is verified.
+    ///
+    /// The verified time is read first: what was applied before it was set is then seen in the
+    /// floors. The epoch is read last once more, because a new history resets the floors.
+    pub(crate) fn admit(&self, pass: &Pass) -> Option<MonoTime> {
+        let verified = self.verified.load(Ordering::Acquire);
+        let stripe = &self.stripes[pass.stripe as usize % STRIPES];
+        let counts = pass.stamp.seq >= stripe.seq.load(Ordering::Acquire)
+            && pass.stamp.seq >= self.clear_seq.load(Ordering::Acquire)
+            && pass.fence >= stripe.fence.load(Ordering::Acquire)
+            && pass.fence >= self.clear_fence.load(Ordering::Acquire)
+            && number(pass.stamp.epoch) == self.epoch.load(Ordering::Acquire);
+        counts.then(|| MonoTime::from_micros(verified))
+    }
+
+    /// What a value that is read or loaded from now on may claim without a word from the server.
+    pub(crate) fn here(&self) -> (Stamp, u64) {
+        let fence = self.fence.load(Ordering::Acquire);
+        let _still = self.change.lock();
+        let epoch = Epoch(self.epoch.load(Ordering::Acquire).to_be_bytes());
+        (Stamp { epoch, seq: self.applied.load(Ordering::Acquire) }, fence)
+    }
+
+    /// The fence, to be taken before a read or a load begins.
+    pub(crate) fn fence(&self) -> u64 {
+        self.fence.load(Ordering::Acquire)
+    }
+
+    /// An invalidation of a key was applied, or issued by us and confirmed.
+    pub(crate) fn raise(&self, stripe: u32, at: Stamp) {
+        let _alone = self.change.lock();
+        if number(at.epoch) == self.epoch.load(Ordering::Acquire) {
+            self.stripes[stripe as usize % STRIPES].seq.fetch_max(at.seq, Ordering::AcqRel);
+        } else {
+            // Our log does not know this history yet, or knows a later one: the number cannot be
+            // compared with any floor here, but what we hold now is older than the write.
+            self.fence_stripe(stripe);
+        }
+    }
+
+    /// Everything was cleared.
+    pub(crate) fn raise_all(&self, at: Stamp) {
+        let _alone = self.change.lock();
+        if number(at.epoch) == self.epoch.load(Ordering::Acquire) {
+            self.clear_seq.fetch_max(at.seq, Ordering::AcqRel);
+        } else {
+            self.fence_everything();
+        }
+    }
+
+    /// A key was written without a number: what began before does not count any more.
+    pub(crate) fn fence_key(&self, stripe: u32) {
+        let _alone = self.change.lock();
+        self.fence_stripe(stripe);
+    }
+
+    /// Everything was written without a number.
+    pub(crate) fn fence_all(&self) {
+        let _alone = self.change.lock();
+        self.fence_everything();
+    }
+
+    /// Entry `seq` of the current history was applied.
+    pub(crate) fn applied(&self, at: Stamp) {
+        let _alone = self.change.lock();
+        if number(at.epoch) == self.epoch.load(Ordering::Acquire) {
+            self.applied.fetch_max(at.seq, Ordering::AcqRel);
+        }
+    }
+
+    /// A history begins, or goes on behind a hole: nothing from before counts.
+    pub(crate) fn begin(&self, at: Stamp) {
+        let _alone = self.change.lock();
+        self.verified.store(0, Ordering::Release);
+        self.clear_seq.store(CLOSED, Ordering::Release);
+        if self.epoch.swap(number(at.epoch), Ordering::AcqRel) != number(at.epoch) {
+            for stripe in &self.stripes {
+                stripe.seq.store(0, Ordering::Release);
+            }
+        }
+        self.applied.store(at.seq, Ordering::Release);
+        self.clear_seq.store(at.seq, Ordering::Release);
+    }
+
+    /// Everything that was in the log at `as_of` has been applied.
+    pub(crate) fn verified(&self, as_of: MonoTime) {
+        self.verified.fetch_max(as_of.as_micros(), Ordering::AcqRel);
+    }
+
+    fn fence_stripe(&self, stripe: u32) {
+        let fence = self.fence.fetch_add(1, Ordering::AcqRel) + 1;
+        self.stripes[stripe as usize % STRIPES].fence.fetch_max(fence, Ordering::AcqRel);
+    }
+
+    fn fence_everything(&self) {
+        let fence = self.fence.fetch_add(1, Ordering::AcqRel) + 1;
+        self.clear_fence.fetch_max(fence, Ordering::AcqRel);
+    }
+}
+
+const fn number(epoch: Epoch) -> u64 {
+    u64::from_be_bytes(epoch.0)
+}

@@ -1,0 +1,74 @@
+//! What the cache does with its log, inside the receive loop.
+
+use std::sync::{Arc, Weak};
+
+use fleetwide_core_traits::log::{Begin, Entry, Follower, Stamp};
+use fleetwide_core_traits::{Executor, MonoTime, ServerTime};
+
+use crate::body::{self, Said};
+use crate::cache::Inner;
+use crate::key::CacheKey;
+
+/// The cache as a follower. It does not keep the cache alive: the task that drives it is itself
+/// kept by the cache.
+pub(crate) struct Following<K, V, E>(Weak<Inner<K, V, E>>);
+
+impl<K, V, E> Following<K, V, E> {
+    pub(crate) fn new(inner: &Arc<Inner<K, V, E>>) -> Self {
+        Self(Arc::downgrade(inner))
+    }
+}
+
+impl<K, V, E> Follower for Following<K, V, E>
+where
+    K: CacheKey,
+    V: Send + Sync + 'static,
+    E: Executor + Clone,
+{
+    fn begin(&self, at: Stamp, why: Begin) {
+        let Some(cache) = self.0.upgrade() else { return };
+        cache.floors.begin(at);
+        cache.detach_all();
+        if why != Begin::First {
+            cache.telemetry.resets.add();
+            // Nothing in it counts any more; this only gives the memory back.
+            cache.local.clear();
+        }
+    }
+
+    fn apply(&self, entry: &Entry) {
+        let Some(cache) = self.0.upgrade() else { return };
+        match body::read(&entry.body) {
+            Said::Changed(key) => {
+                cache.floors.raise(cache.stripe(&key), entry.stamp);
+                cache.detach(&key);
+                cache.wakes.wake(&key);
+            }
+            Said::Cleared => {
+                cache.floors.raise_all(entry.stamp);
+                cache.detach_all();
+            }
+        }
+        // Last: who sees the number must see the floor.
+        cache.floors.applied(entry.stamp);
+        cache.telemetry.applied.add();
+    }
+
+    fn verified(&self, _at: Stamp, as_of: MonoTime) {
+        if let Some(cache) = self.0.upgrade() {
+            cache.floors.verified(as_of);
+        }
+    }
+
+    fn server_clock(&self, sent: MonoTime, server: ServerTime) {
+        if let Some(cache) = self.0.upgrade() {
+            cache.server_clock(sent, server);
+        }
+    }
+
+    fn signal(&self, key: &[u8]) {
+        if let Some(cache) = self.0.upgrade() {
+            cache.wakes.wake(key);
+        }
+    }
+}

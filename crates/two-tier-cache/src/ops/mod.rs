@@ -1,0 +1,52 @@
+//! The atomic steps of the cache: each a script and its pure twin.
+
+mod fill;
+mod invalidate;
+mod lease;
+mod lookup;
+mod put;
+mod state;
+
+pub(crate) use fill::Fill;
+pub(crate) use invalidate::{Clear, Invalidate};
+pub(crate) use lease::{Lease, Leased, Release, Renew, Wake};
+pub(crate) use lookup::{Found, Lookup};
+pub(crate) use put::Put;
+pub(crate) use state::LEASE_MAX;
+
+use fleetwide_core_traits::{Key, KeyError, Script, Tag, log};
+
+/// The keys that steps on one entry use. Values and leases are two keys and one cell.
+#[derive(Clone, Debug)]
+pub(crate) struct EntryKeys {
+    value: Key,
+    meta: Key,
+    lease: Key,
+    stream: Key,
+}
+
+impl EntryKeys {
+    pub(crate) fn new(tag: &Tag, key: &[u8]) -> Result<Self, KeyError> {
+        let (meta, stream) = log::Append::keys(tag);
+        Ok(Self { value: value_key(tag, key)?, meta, lease: tag.named("l", key)?, stream })
+    }
+}
+
+/// The key of a value in L2.
+pub(crate) fn value_key(tag: &Tag, key: &[u8]) -> Result<Key, KeyError> {
+    tag.named("v", key)
+}
+
+/// All scripts of this crate, for [`Executor::prepare`](fleetwide_core_traits::Executor::prepare).
+pub(crate) fn scripts() -> [&'static Script; 8] {
+    [
+        lookup::script(),
+        lease::lease_script(),
+        lease::renew_script(),
+        lease::release_script(),
+        fill::script(),
+        put::script(),
+        invalidate::invalidate_script(),
+        invalidate::clear_script(),
+    ]
+}

@@ -1,0 +1,90 @@
+//! Writing a value through.
+
+use bytes::Bytes;
+use fleetwide_core_traits::log::{Append, LOG_LUA, LogCell, Meta, Stored, StoredValue};
+use fleetwide_core_traits::{
+    ArgSink, AtomicOp, Effects, Key, Malformed, Script, ServerTime, Ttl, Wire,
+};
+
+use super::EntryKeys;
+use super::state::save;
+
+static PUT: Script = Script::timed(
+    "cache_put",
+    &[LOG_LUA, include_str!("../lua/value.lua"), include_str!("../lua/put.lua")],
+);
+
+pub(super) fn script() -> &'static Script {
+    &PUT
+}
+
+/// Stores a value whatever was there, takes the lease away, and appends to the log.
+#[derive(Debug)]
+pub(crate) struct Put {
+    keys: [Key; 4],
+    append: Append,
+    envelope: Bytes,
+    ttl: Ttl,
+}
+
+/// The answer to [`Put`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PutDone {
+    /// Whether the value is in L2. If not, the server had no room, and the old value is gone.
+    pub(crate) stored: bool,
+    /// Where the log is, the put included.
+    pub(crate) meta: Meta,
+}
+
+impl Put {
+    pub(crate) fn new(keys: &EntryKeys, append: Append, envelope: Bytes, ttl: Ttl) -> Self {
+        let EntryKeys { value, meta, lease, stream } = keys.clone();
+        Self { keys: [value, meta, lease, stream], append, envelope, ttl }
+    }
+}
+
+impl AtomicOp for Put {
+    type State = LogCell;
+    type Reply = PutDone;
+
+    fn script(&self) -> &'static Script {
+        script()
+    }
+
+    fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    fn cells(&self) -> usize {
+        2
+    }
+
+    fn args(&self, to: &mut dyn ArgSink) {
+        self.append.args(to);
+        to.bytes(&self.envelope);
+        to.uint(self.ttl.as_millis());
+    }
+
+    fn apply(
+        &self,
+        cells: &[Option<&LogCell>],
+        now: ServerTime,
+        out: &mut Effects<LogCell>,
+    ) -> PutDone {
+        let meta = self.append.apply(1, self.append.open(cells[1]), out);
+        let value = StoredValue {
+            stamp: meta.at,
+            stored_at: now,
+            expires_at: now.plus(self.ttl.as_duration()),
+            envelope: self.envelope.clone(),
+        };
+        let next = Stored { value: Some(value), lease: None };
+        save(next, now, out);
+        PutDone { stored: true, meta }
+    }
+
+    fn decode(&self, reply: Wire) -> Result<PutDone, Malformed> {
+        let [stored, meta] = reply.into_array()?;
+        Ok(PutDone { stored: stored.into_int()? == 1, meta: Meta::read(&meta.into_bytes()?)? })
+    }
+}

@@ -1,0 +1,165 @@
+//! What a cache counts.
+//!
+//! | metric | kind | labels |
+//! | --- | --- | --- |
+//! | `fleetwide_cache_hits_total` | counter | `cache`, `tier` = `l1`, `l2` |
+//! | `fleetwide_cache_misses_total` | counter | `cache` |
+//! | `fleetwide_cache_loads_total` | counter | `cache`, `outcome` = `ok`, `error`, `panic` |
+//! | `fleetwide_cache_load_seconds` | histogram | `cache` |
+//! | `fleetwide_cache_writes_total` | counter | `cache`, `outcome` = `ok`, `queued`, `unknown` |
+//! | `fleetwide_cache_fills_total` | counter | `cache`, `outcome` = `stored`, `refused`, `failed` |
+//! | `fleetwide_cache_l2_errors_total` | counter | `cache` |
+//! | `fleetwide_cache_undecodable_total` | counter | `cache` |
+//! | `fleetwide_cache_invalidations_applied_total` | counter | `cache` |
+//! | `fleetwide_cache_resets_total` | counter | `cache` |
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use metrics::{Counter, Histogram, counter, histogram};
+
+/// A counter that can also be read here.
+pub(crate) struct Count {
+    here: AtomicU64,
+    metric: Counter,
+}
+
+impl Count {
+    fn new(metric: Counter) -> Self {
+        Self { here: AtomicU64::new(0), metric }
+    }
+
+    pub(crate) fn add(&self) {
+        self.here.fetch_add(1, Ordering::Relaxed);
+        self.metric.increment(1);
+    }
+
+    fn read(&self) -> u64 {
+        self.here.load(Ordering::Relaxed)
+    }
+}
+
+pub(crate) struct Telemetry {
+    pub(crate) hits_l1: Count,
+    pub(crate) hits_l2: Count,
+    pub(crate) misses: Count,
+    pub(crate) loads_ok: Count,
+    pub(crate) loads_failed: Count,
+    pub(crate) loads_panicked: Count,
+    pub(crate) load_seconds: Histogram,
+    pub(crate) writes_ok: Count,
+    pub(crate) writes_queued: Count,
+    pub(crate) writes_unknown: Count,
+    pub(crate) fills_stored: Count,
+    pub(crate) fills_refused: Count,
+    pub(crate) fills_failed: Count,
+    pub(crate) l2_errors: Count,
+    pub(crate) undecodable: Count,
+    pub(crate) applied: Count,
+    pub(crate) resets: Count,
+}
+
+impl Telemetry {
+    pub(crate) fn new(cache: &str) -> Self {
+        let name = || cache.to_owned();
+        let hits = |tier| {
+            Count::new(counter!("fleetwide_cache_hits_total", "cache" => name(), "tier" => tier))
+        };
+        let loads = |outcome| {
+            Count::new(
+                counter!("fleetwide_cache_loads_total", "cache" => name(), "outcome" => outcome),
+            )
+        };
+        let writes = |outcome| {
+            Count::new(
+                counter!("fleetwide_cache_writes_total", "cache" => name(), "outcome" => outcome),
+            )
+        };
+        let fills = |outcome| {
+            Count::new(
+                counter!("fleetwide_cache_fills_total", "cache" => name(), "outcome" => outcome),
+            )
+        };
+        Self {
+            hits_l1: hits("l1"),
+            hits_l2: hits("l2"),
+            misses: Count::new(counter!("fleetwide_cache_misses_total", "cache" => name())),
+            loads_ok: loads("ok"),
+            loads_failed: loads("error"),
+            loads_panicked: loads("panic"),
+            load_seconds: histogram!("fleetwide_cache_load_seconds", "cache" => name()),
+            writes_ok: writes("ok"),
+            writes_queued: writes("queued"),
+            writes_unknown: writes("unknown"),
+            fills_stored: fills("stored"),
+            fills_refused: fills("refused"),
+            fills_failed: fills("failed"),
+            l2_errors: Count::new(counter!("fleetwide_cache_l2_errors_total", "cache" => name())),
+            undecodable: Count::new(
+                counter!("fleetwide_cache_undecodable_total", "cache" => name()),
+            ),
+            applied: Count::new(
+                counter!("fleetwide_cache_invalidations_applied_total", "cache" => name()),
+            ),
+            resets: Count::new(counter!("fleetwide_cache_resets_total", "cache" => name())),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            hits_l1: self.hits_l1.read(),
+            hits_l2: self.hits_l2.read(),
+            misses: self.misses.read(),
+            loads: self.loads_ok.read() + self.loads_failed.read() + self.loads_panicked.read(),
+            load_errors: self.loads_failed.read() + self.loads_panicked.read(),
+            writes: self.writes_ok.read(),
+            writes_queued: self.writes_queued.read() + self.writes_unknown.read(),
+            fills_stored: self.fills_stored.read(),
+            fills_refused: self.fills_refused.read(),
+            l2_errors: self.l2_errors.read(),
+            undecodable: self.undecodable.read(),
+            invalidations_applied: self.applied.read(),
+            resets: self.resets.read(),
+            ..Stats::default()
+        }
+    }
+}
+
+/// Counts since the cache was built, and sizes now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Reads that this process answered.
+    pub hits_l1: u64,
+    /// Reads that the shared tier answered.
+    pub hits_l2: u64,
+    /// Reads that no tier answered.
+    pub misses: u64,
+    /// Loaders that ran to an end.
+    pub loads: u64,
+    /// Those of them that failed or panicked.
+    pub load_errors: u64,
+    /// Writes that returned Ok.
+    pub writes: u64,
+    /// Writes that were queued.
+    pub writes_queued: u64,
+    /// Loaded values that the shared tier took.
+    pub fills_stored: u64,
+    /// Loaded values that it refused, because they may have been older than an invalidation.
+    pub fills_refused: u64,
+    /// Calls to the shared tier that failed.
+    pub l2_errors: u64,
+    /// Values in the shared tier that this build could not decode.
+    pub undecodable: u64,
+    /// Entries of the log that were applied.
+    pub invalidations_applied: u64,
+    /// How often L1 was voided, because the history of the log broke.
+    pub resets: u64,
+    /// Entries in L1.
+    pub l1_entries: u64,
+    /// Bytes in L1.
+    pub l1_bytes: u64,
+    /// Loads under way.
+    pub loads_under_way: u64,
+    /// Keys that wait to be invalidated.
+    pub queued: u64,
+}
