@@ -7,7 +7,7 @@ use fleetwide_core_traits::{Clock, Key, SystemClock};
 use crate::store::Listener;
 use crate::{Departure, MemBus, MemExecutor, MemStore};
 
-/// Room for a million rate-limited callers; about 200 MB if all of it is used.
+/// Room for a million rate-limited callers; about 230 MB if all of it is used.
 const CELLS_MAX_DEFAULT: usize = 1_000_000;
 /// A subscriber that is this far behind is better told to catch up by other means.
 const QUEUE_MAX_DEFAULT: usize = 1024;

@@ -41,6 +41,7 @@ mod proxy;
 mod redis;
 mod resp;
 mod seed;
+pub mod suite;
 mod temp;
 mod wait;
 

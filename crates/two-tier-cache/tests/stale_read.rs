@@ -94,11 +94,13 @@ async fn who_asks_after_an_invalidation_does_not_join_a_load_from_before() {
     let caller = tokio::spawn(async move { cache.get_or_load(&key(), loader).await });
     slow.began().await;
     a.cache.invalidate(&key()).await.unwrap();
-    let hit = a.cache.get_or_load(&key(), quick("new")).await.unwrap();
+    let key = key();
+    let second = a.cache.get_or_load(&key, quick("new"));
+    let hit = tokio::time::timeout(PATIENCE, second).await.expect("it waits for nobody").unwrap();
     assert_eq!(*hit, "new");
     slow.finish();
     caller.await.unwrap().unwrap();
-    assert_eq!(*a.cache.get(&key()).await.unwrap(), "new");
+    assert_eq!(*a.cache.get(&key).await.unwrap(), "new");
 }
 
 #[tokio::test]

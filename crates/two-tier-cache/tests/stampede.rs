@@ -103,8 +103,7 @@ async fn a_lease_whose_owner_died_runs_out() {
     let short = |executor| {
         node_with(executor, memory.bus(), &namespace, move |builder| builder.lease(lease))
     };
-    let (a, b) =
-        (short(memory.executor().clone()).await, short(memory.executor().clone()).await);
+    let (a, b) = (short(memory.executor().clone()).await, short(memory.executor().clone()).await);
     let slow = SlowLoad::new();
     let died = {
         let (cache, loader) = (a.cache.clone(), slow.loader("never"));
@@ -126,7 +125,7 @@ async fn a_lease_whose_owner_died_runs_out() {
 #[tokio::test]
 async fn a_caller_dropped_at_any_point_hangs_nobody_and_leaks_nothing() {
     let (a, b) = pair().await;
-    let runs = std::sync::atomic::AtomicUsize::new(0);
+    let runs = AtomicUsize::new(0);
     let fresh = || format!("key-{}", runs.fetch_add(1, Ordering::SeqCst));
     let key = std::sync::Mutex::new(String::new());
     Drops::new()

@@ -88,8 +88,7 @@ impl Cells for Step<'_> {
         if new == 0 {
             return Ok(());
         }
-        let swept = self.table.sweep_some(self.now, SWEEP_PER_CELL * new);
-        self.room.give_back(swept);
+        self.room.give_back(self.table.sweep_some(self.now, SWEEP_PER_CELL * new));
         self.room.take(new)?;
         self.taken += new;
         Ok(())
@@ -135,6 +134,9 @@ impl Cells for Step<'_> {
 /// Gives back what was taken in vain, also when the op panics.
 impl Drop for Step<'_> {
     fn drop(&mut self) {
-        self.room.give_back(self.taken);
+        // The count is shared by all cores: most steps leave it alone.
+        if self.taken > 0 {
+            self.room.give_back(self.taken);
+        }
     }
 }

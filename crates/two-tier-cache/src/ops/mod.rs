@@ -6,6 +6,8 @@ mod lease;
 mod lookup;
 mod put;
 mod state;
+#[cfg(test)]
+mod twin;
 
 pub(crate) use fill::Fill;
 pub(crate) use invalidate::{Clear, Invalidate};

@@ -15,21 +15,21 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 /// Longer than anything here takes on a busy machine; only a failing test waits for it.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One instance: a cache and the follower of its log.
-pub struct Node<E> {
-    pub cache: Cache<String, String, E>,
-    pub executor: E,
+pub(crate) struct Node<E> {
+    pub(crate) cache: Cache<String, String, E>,
+    pub(crate) executor: E,
 }
 
 /// A namespace of its own for each test.
-pub fn namespace() -> Namespace {
+pub(crate) fn namespace() -> Namespace {
     Namespace::new(&unique_namespace()).unwrap()
 }
 
 /// An instance whose log is followed, with its baseline read.
-pub async fn node<E, B>(executor: E, bus: &B, namespace: &Namespace) -> Node<E>
+pub(crate) async fn node<E, B>(executor: E, bus: &B, namespace: &Namespace) -> Node<E>
 where
     E: Executor + Clone,
     B: Bus + Clone,
@@ -38,7 +38,7 @@ where
 }
 
 /// The same with other options.
-pub async fn node_with<E, B>(
+pub(crate) async fn node_with<E, B>(
     executor: E,
     bus: &B,
     namespace: &Namespace,
@@ -55,13 +55,15 @@ where
         .follower(cache.follower())
         .heartbeat(Duration::from_millis(50))
         .start();
-    log.ready().await;
+    log.begun().await.unwrap();
     cache.keep(Box::new(log)).ok().unwrap();
     Node { cache, executor }
 }
 
 /// Two instances over one memory backend.
-pub async fn pair() -> (Node<Gate<fleetwide_mem_backend::MemExecutor>>, Node<Gate<fleetwide_mem_backend::MemExecutor>>) {
+pub(crate) async fn pair()
+-> (Node<Gate<fleetwide_mem_backend::MemExecutor>>, Node<Gate<fleetwide_mem_backend::MemExecutor>>)
+{
     let (memory, namespace) = (Memory::new(), namespace());
     let gate = || Gate::new(memory.executor().clone());
     let first = node(gate(), memory.bus(), &namespace).await;
@@ -70,14 +72,14 @@ pub async fn pair() -> (Node<Gate<fleetwide_mem_backend::MemExecutor>>, Node<Gat
 }
 
 /// Waits until `cache` no longer serves `key` from L1, or fails.
-pub async fn until_gone<E: Executor + Clone>(cache: &Cache<String, String, E>, key: &str) {
+pub(crate) async fn until_gone<E: Executor + Clone>(cache: &Cache<String, String, E>, key: &str) {
     let key = key.to_owned();
     eventually(PATIENCE, "the invalidation is applied", || async { cache.peek(&key).is_none() })
         .await;
 }
 
 /// An executor whose answers to one script can be held back.
-pub struct Gate<E> {
+pub(crate) struct Gate<E> {
     inner: E,
     held: Arc<Mutex<Option<Held>>>,
 }
@@ -90,18 +92,18 @@ struct Held {
 }
 
 /// Holds back the answers to one script until it is dropped or told to go.
-pub struct HoldingBack {
+pub(crate) struct HoldingBack {
     held: Held,
     slot: Arc<Mutex<Option<Held>>>,
 }
 
 impl<E> Gate<E> {
-    pub fn new(inner: E) -> Self {
+    pub(crate) fn new(inner: E) -> Self {
         Self { inner, held: Arc::default() }
     }
 
     /// From now on, answers to `script` stay here.
-    pub fn hold(&self, script: &'static str) -> HoldingBack {
+    pub(crate) fn hold(&self, script: &'static str) -> HoldingBack {
         let (arrived, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let held = Held { script, arrived, go };
         *self.held.lock() = Some(held.clone());
@@ -111,12 +113,14 @@ impl<E> Gate<E> {
 
 impl HoldingBack {
     /// Waits until one answer is held back: the step has been carried out.
-    pub async fn carried_out(&self) {
+    pub(crate) async fn carried_out(&self) {
         self.held.arrived.acquire().await.unwrap().forget();
     }
 
     /// Lets everything through.
-    pub fn release(self) {}
+    pub(crate) fn release(self) {
+        drop(self);
+    }
 }
 
 impl Drop for HoldingBack {
@@ -149,22 +153,25 @@ impl<E: Executor> Executor for Gate<E> {
 }
 
 /// A loader that says when it began, and ends when it is told to.
-pub struct SlowLoad {
+pub(crate) struct SlowLoad {
     began: Arc<Semaphore>,
     go: Arc<Semaphore>,
 }
 
 impl SlowLoad {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { began: Arc::new(Semaphore::new(0)), go: Arc::new(Semaphore::new(0)) }
     }
 
     /// The loader, which will give `value`.
-    pub fn loader(
+    pub(crate) fn loader(
         &self,
         value: &str,
-    ) -> impl FnOnce(String) -> std::pin::Pin<Box<dyn Future<Output = Result<String, std::io::Error>> + Send>>
-    + Send
+    ) -> impl FnOnce(
+        String,
+    ) -> std::pin::Pin<
+        Box<dyn Future<Output = Result<String, std::io::Error>> + Send>,
+    > + Send
     + 'static {
         let (began, go, value) = (Arc::clone(&self.began), Arc::clone(&self.go), value.to_owned());
         move |_key| {
@@ -176,17 +183,17 @@ impl SlowLoad {
         }
     }
 
-    pub async fn began(&self) {
+    pub(crate) async fn began(&self) {
         self.began.acquire().await.unwrap().forget();
     }
 
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.go.add_permits(1);
     }
 }
 
 /// A loader that gives `value` at once.
-pub fn quick(
+pub(crate) fn quick(
     value: &str,
 ) -> impl FnOnce(String) -> std::future::Ready<Result<String, std::io::Error>> + Send + 'static {
     let value = value.to_owned();

@@ -1,0 +1,60 @@
+//! Mistakes of the caller, and outages where no rung can stand in.
+
+use std::time::Duration;
+
+use fleetwide_core_traits::{BackendError, KeyError};
+
+use crate::PolicyNameError;
+
+/// Why a call got no [`Decision`](crate::Decision). Nothing was spent.
+///
+/// All of these are mistakes of the caller: a refusal is an answer, and when the backend is away,
+/// the chosen rung answers.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// The key is empty or too long.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The cost is above all that an unused key has, so no wait would help.
+    #[error("a cost of {cost} can never be allowed: the quota is {max}")]
+    Oversize {
+        /// What was asked for.
+        cost: u64,
+        /// The most that one call can spend.
+        max: u32,
+    },
+}
+
+/// Why a key was not reset.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResetError {
+    /// The key is empty or too long.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The backend gave no answer; it says whether the key may be reset all the same.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// Why options make no [`Limiter`](crate::Limiter).
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The name is none.
+    #[error(transparent)]
+    Name(#[from] PolicyNameError),
+    /// Nobody said what answers while the backend does not.
+    #[error("say what answers while the backend gives no answer: on_unavailable(..)")]
+    NoRung,
+    /// A share of a fleet of nobody.
+    #[error("a local share takes at least 1 instance")]
+    NoInstances,
+    /// A decision needs some time.
+    #[error("a deadline must be at least {min:?}, this is {0:?}", min = crate::builder::DEADLINE_MIN)]
+    Deadline(Duration),
+    /// A table without room could answer nobody.
+    #[error("a local share takes room for at least 1 key")]
+    NoKeys,
+}

@@ -1,0 +1,48 @@
+//! Who answers while the backend does not, and when it is asked again.
+
+pub(crate) mod gate;
+pub(crate) mod ladder;
+pub(crate) mod share;
+
+use crate::Source;
+
+/// Who answers while the backend does not.
+///
+/// There is no default: what is right for a page that costs nothing is wrong for a login form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// All calls are allowed and none is counted. An outage, which others can cause, is then a time
+    /// without limits.
+    Allow,
+    /// All calls are refused.
+    Deny,
+    /// Each instance enforces its share of the quota by itself.
+    ///
+    /// A share starts from what the last answers said is left of each key, and goes on where it
+    /// was when the backend goes away again. With `actual` instances the fleet admits at most
+    /// `actual / instances` of the quota in the outage. A share has at least one cell, so a fleet
+    /// larger than the quota's burst can spend one cell each at once.
+    LocalShare {
+        /// How many instances share the quota: the largest number that is ever up at once.
+        instances: u32,
+    },
+}
+
+impl Unavailable {
+    /// A word for logs and metrics: `allow`, `deny`, `local_share`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::LocalShare { .. } => "local_share",
+        }
+    }
+
+    pub(crate) const fn source(self) -> Source {
+        match self {
+            Self::Allow => Source::Open,
+            Self::Deny => Source::Closed,
+            Self::LocalShare { .. } => Source::LocalShare,
+        }
+    }
+}

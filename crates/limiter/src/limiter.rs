@@ -1,0 +1,321 @@
+//! The limiter: each call is one step on the fleet's count, or an answer of the rung.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetwide_core_traits::{
+    AtomicOp, BackendError, Clock, Executor, ExecutorExt, Key, Namespace, Outage,
+};
+use tokio::time::timeout;
+
+use crate::algorithm::Algorithm;
+use crate::fallback::gate::Gate;
+use crate::fallback::share::{Full, Share};
+use crate::op::{Check, Peek, Reset, cell};
+use crate::telemetry::Telemetry;
+use crate::{
+    CheckError, Decision, GcraQuota, LimiterBuilder, PolicyName, Quota, ResetError, Source,
+    Unavailable, Verdict, WindowQuota,
+};
+
+/// Limits how much each key may spend, over all instances that use the same backend, namespace and
+/// name. Cheap to clone; clones are one limiter.
+///
+/// A decision takes at most the limiter's deadline and what the runtime takes to wake its task; it
+/// never fails for an outage, because then the chosen [`Unavailable`] answers.
+pub struct Limiter<E> {
+    inner: Arc<Inner<E>>,
+}
+
+pub(crate) struct Inner<E> {
+    pub(crate) executor: E,
+    pub(crate) namespace: Namespace,
+    pub(crate) name: PolicyName,
+    pub(crate) quota: Quota,
+    pub(crate) policy: Policy,
+    pub(crate) unavailable: Unavailable,
+    pub(crate) deadline: Duration,
+    pub(crate) probe_every: Duration,
+    pub(crate) gate: Gate,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) telemetry: Telemetry,
+}
+
+/// The algorithm, chosen at run time.
+pub(crate) enum Policy {
+    Gcra(Counter<GcraQuota>),
+    SlidingWindow(Counter<WindowQuota>),
+}
+
+/// One algorithm with its parameters, and this instance's share if it has one.
+pub(crate) struct Counter<A: Algorithm> {
+    pub(crate) quota: A,
+    pub(crate) share: Option<Share<A>>,
+}
+
+impl<E: Executor> Limiter<E> {
+    /// Options of a limiter called `name`, which counts with `executor`.
+    ///
+    /// Limiters with the same namespace, name and algorithm share what was spent. Their quotas may
+    /// differ, as they do while a new one is rolled out: what was spent stays spent.
+    pub fn builder(
+        executor: E,
+        namespace: &Namespace,
+        name: &str,
+        quota: Quota,
+    ) -> LimiterBuilder<E> {
+        LimiterBuilder::new(executor, namespace, name, quota)
+    }
+
+    pub(crate) fn new(inner: Inner<E>) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Spends one cell of `key`, if there is one.
+    ///
+    /// # Errors
+    /// [`CheckError`] if the key is empty or longer than 64 KiB. A refusal is a [`Decision`].
+    ///
+    /// # Cancel safety
+    /// A dropped call may have spent the cell. It waits for nobody else, and nobody for it.
+    ///
+    /// # Panics
+    /// If polled outside a Tokio runtime with a time driver.
+    pub async fn check(&self, key: impl AsRef<[u8]>) -> Result<Decision, CheckError> {
+        self.check_cost(key, 1).await
+    }
+
+    /// Spends `cost` cells of `key`, all or none. A cost of 0 spends nothing and is allowed.
+    ///
+    /// # Errors
+    /// [`CheckError`] if the key is empty or longer than 64 KiB, or if the cost is above what an
+    /// unused key has, so that no wait would help.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have spent the cells. It waits for nobody else, and nobody for it.
+    ///
+    /// # Panics
+    /// If polled outside a Tokio runtime with a time driver.
+    pub async fn check_cost(
+        &self,
+        key: impl AsRef<[u8]>,
+        cost: u64,
+    ) -> Result<Decision, CheckError> {
+        let (inner, key) = (&*self.inner, key.as_ref());
+        match &inner.policy {
+            Policy::Gcra(counter) => inner.check(counter, key, cost).await,
+            Policy::SlidingWindow(counter) => inner.check(counter, key, cost).await,
+        }
+    }
+
+    /// Says what [`check`](Self::check) would, and spends nothing. The cells that are left, and the
+    /// time until all are back, are as they are now.
+    ///
+    /// # Errors
+    /// [`CheckError`] if the key is empty or longer than 64 KiB.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    ///
+    /// # Panics
+    /// If polled outside a Tokio runtime with a time driver.
+    pub async fn peek(&self, key: impl AsRef<[u8]>) -> Result<Decision, CheckError> {
+        let (inner, key) = (&*self.inner, key.as_ref());
+        match &inner.policy {
+            Policy::Gcra(counter) => inner.peek(counter, key, 1).await,
+            Policy::SlidingWindow(counter) => inner.peek(counter, key, 1).await,
+        }
+    }
+
+    /// Forgets what `key` has spent, for the whole fleet; of local shares, only this instance's.
+    ///
+    /// # Errors
+    /// [`ResetError`] if the key is empty or longer than 64 KiB, or if the backend gave no answer
+    /// within the deadline. Unlike a decision, a reset cannot be stood in for.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have reset the key.
+    ///
+    /// # Panics
+    /// If polled outside a Tokio runtime with a time driver.
+    pub async fn reset(&self, key: impl AsRef<[u8]>) -> Result<(), ResetError> {
+        let (inner, key) = (&*self.inner, key.as_ref());
+        match &inner.policy {
+            Policy::Gcra(counter) => inner.reset(counter, key).await,
+            Policy::SlidingWindow(counter) => inner.reset(counter, key).await,
+        }
+    }
+
+    /// What each key may spend.
+    pub fn quota(&self) -> &Quota {
+        &self.inner.quota
+    }
+
+    /// What this limiter is called.
+    pub fn name(&self) -> &PolicyName {
+        &self.inner.name
+    }
+}
+
+impl<E: Executor> Inner<E> {
+    async fn check<A: Algorithm>(
+        &self,
+        counter: &Counter<A>,
+        key: &[u8],
+        cost: u64,
+    ) -> Result<Decision, CheckError> {
+        let max = counter.quota.cost_max();
+        let cost = match u32::try_from(cost) {
+            // Nothing is spent, so nothing needs to be written.
+            Ok(0) => return self.peek(counter, key, 0).await,
+            Ok(cost) if cost <= max => cost,
+            _ => return Err(CheckError::Oversize { cost, max }),
+        };
+        let key = cell::<A>(&self.namespace, &self.name, key)?;
+        let decision = match self.ask(&Check::new(counter.quota, key.clone(), cost)).await {
+            Ok(verdict) => counter.shared(&key, verdict, self.clock.as_ref()),
+            Err(until_probe) => self.stand_in(counter, &key, cost, until_probe),
+        };
+        self.telemetry.decided(&decision);
+        Ok(decision)
+    }
+
+    async fn peek<A: Algorithm>(
+        &self,
+        counter: &Counter<A>,
+        key: &[u8],
+        cost: u32,
+    ) -> Result<Decision, CheckError> {
+        let key = cell::<A>(&self.namespace, &self.name, key)?;
+        Ok(match self.ask(&Peek::new(counter.quota, key.clone(), cost)).await {
+            Ok(verdict) => counter.shared(&key, verdict, self.clock.as_ref()),
+            Err(until_probe) => self.stand_in_peek(counter, &key, cost, until_probe),
+        })
+    }
+
+    async fn reset<A: Algorithm>(&self, counter: &Counter<A>, key: &[u8]) -> Result<(), ResetError> {
+        let key = cell::<A>(&self.namespace, &self.name, key)?;
+        if let Some(share) = &counter.share {
+            share.forget(&key);
+        }
+        Ok(self.run(&Reset::<A>::new(key)).await?)
+    }
+
+    /// Asks the fleet's count.
+    ///
+    /// # Errors
+    /// The rung must answer; the backend is not asked before this time is over.
+    async fn ask<O>(&self, op: &O) -> Result<Verdict, Duration>
+    where
+        O: AtomicOp<Reply = Verdict>,
+    {
+        let asking = self.gate.enter()?;
+        let begun = self.clock.now();
+        let result = self.run(op).await;
+        self.telemetry.asked(self.clock.now().since(begun).as_secs_f64());
+        match result {
+            Ok(verdict) => {
+                asking.answered();
+                Ok(verdict)
+            }
+            Err(error) => {
+                self.telemetry.failed();
+                asking.failed(&error);
+                Err(self.probe_every)
+            }
+        }
+    }
+
+    async fn run<O: AtomicOp>(&self, op: &O) -> Result<O::Reply, BackendError> {
+        // A backend has deadlines of its own; this one is what callers were promised.
+        match timeout(self.deadline, self.executor.run(op)).await {
+            Ok(result) => result,
+            Err(_) => Err(BackendError::Unknown(Outage::Deadline(self.deadline))),
+        }
+    }
+
+    /// The rung's answer to a check.
+    fn stand_in<A: Algorithm>(
+        &self,
+        counter: &Counter<A>,
+        key: &Key,
+        cost: u32,
+        until_probe: Duration,
+    ) -> Decision {
+        let source = self.unavailable.source();
+        match (&counter.share, source) {
+            (Some(share), _) => match share.decide(key, cost, self.clock.now()) {
+                Ok(Some(verdict)) => Decision::new(verdict, source),
+                Ok(None) => refused(until_probe, source),
+                Err(Full) => {
+                    self.telemetry.share_full();
+                    refused(until_probe, source)
+                }
+            },
+            (None, Source::Open) => untouched(counter.quota, cost, source),
+            (None, _) => refused(until_probe, source),
+        }
+    }
+
+    /// The rung's answer to a peek.
+    fn stand_in_peek<A: Algorithm>(
+        &self,
+        counter: &Counter<A>,
+        key: &Key,
+        cost: u32,
+        until_probe: Duration,
+    ) -> Decision {
+        let source = self.unavailable.source();
+        match (&counter.share, source) {
+            (Some(share), _) => Decision::new(share.peek(key, cost, self.clock.now()), source),
+            (None, Source::Open) => untouched(counter.quota, 0, source),
+            (None, _) => refused(until_probe, source),
+        }
+    }
+}
+
+impl<A: Algorithm> Counter<A> {
+    fn shared(&self, key: &Key, verdict: Verdict, clock: &dyn Clock) -> Decision {
+        if let Some(share) = &self.share {
+            share.learn(key, verdict.remaining, clock.now());
+        }
+        Decision::new(verdict, Source::Shared)
+    }
+}
+
+/// The answer of nobody: as for an unused key.
+fn untouched<A: Algorithm>(quota: A, cost: u32, source: Source) -> Decision {
+    let remaining = quota.cost_max() - cost;
+    let verdict = Verdict { is_allowed: true, remaining, retry_after_us: 0, reset_after_us: 0 };
+    Decision::new(verdict, source)
+}
+
+/// A refusal because the fleet's count cannot be asked: until it can.
+const fn refused(until_probe: Duration, source: Source) -> Decision {
+    let until_us = until_probe.as_micros() as u64;
+    let verdict = Verdict {
+        is_allowed: false,
+        remaining: 0,
+        retry_after_us: until_us,
+        reset_after_us: until_us,
+    };
+    Decision::new(verdict, source)
+}
+
+impl<E> Clone for Limiter<E> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<E> fmt::Debug for Limiter<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limiter")
+            .field("name", &self.inner.name)
+            .field("quota", &self.inner.quota)
+            .field("unavailable", &self.inner.unavailable)
+            .field("gate", &self.inner.gate)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,3 @@
+-- gcra_peek.lua: what a check of `cost` cells would answer; follows gcra.lua and writes nothing.
+-- returns  cells left and reset_after as they are, without the cost
+return unchanged()

@@ -1,0 +1,99 @@
+//! `/cache`: bytes under keys, shared by the fleet.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State as With;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use fleetwide::Ttl;
+use fleetwide::cache::{Hit, PutOptions, WriteError};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::input::{Body, Name, Params};
+use crate::problem::Problem;
+use crate::state::State;
+
+const TIER: HeaderName = HeaderName::from_static("x-cache-tier");
+const FRESHNESS: HeaderName = HeaderName::from_static("x-cache-freshness");
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct PutParams {
+    ttl_ms: Option<u64>,
+    tags: Option<String>,
+}
+
+/// `PUT /cache/{key}`: stores the body.
+pub(crate) async fn put(
+    With(state): With<State>,
+    Name(key): Name,
+    Params(params): Params<PutParams>,
+    Body(value): Body,
+) -> Result<Response, Problem> {
+    if params.tags.is_some_and(|tags| !tags.is_empty()) {
+        return Err(tags_are_not_known());
+    }
+    let mut options = PutOptions::default();
+    if let Some(millis) = params.ttl_ms {
+        let ttl = Ttl::new(Duration::from_millis(millis))
+            .map_err(|error| Problem::bad_request(format!("ttl_ms: {error}")))?;
+        options.ttl = Some(ttl.as_duration());
+    }
+    written(state.cache.put_with(&key, value, options).await)
+}
+
+/// Storing a value as if it had no tags would leave it behind when they are invalidated.
+fn tags_are_not_known() -> Problem {
+    let detail = "values cannot be tagged; nothing was stored";
+    Problem::new(StatusCode::NOT_IMPLEMENTED, "not implemented", detail)
+}
+
+/// `GET /cache/{key}`: the bytes as they were stored.
+pub(crate) async fn get(With(state): With<State>, Name(key): Name) -> Result<Response, Problem> {
+    let hit = state.cache.get(&key).await.ok_or_else(|| Problem::not_found("no such key"))?;
+    let content_type = [(header::CONTENT_TYPE, "application/octet-stream")];
+    Ok((content_type, told(&hit), Bytes::clone(hit.value())).into_response())
+}
+
+/// `DELETE /cache/{key}`: on every node.
+pub(crate) async fn delete(With(state): With<State>, Name(key): Name) -> Result<Response, Problem> {
+    written(state.cache.invalidate(&key).await)
+}
+
+/// `DELETE /cache`: all keys, on every node.
+pub(crate) async fn clear(With(state): With<State>) -> Result<Response, Problem> {
+    written(state.cache.clear().await)
+}
+
+/// What a hit says about itself.
+pub(crate) fn told<V>(hit: &Hit<V>) -> [(HeaderName, HeaderValue); 3] {
+    [
+        (TIER, HeaderValue::from_static(hit.tier().name())),
+        (FRESHNESS, HeaderValue::from_static(hit.freshness().name())),
+        (header::AGE, HeaderValue::from(hit.age().as_secs())),
+    ]
+}
+
+/// 204 for what is done everywhere, 202 for what will be once Redis is back.
+pub(crate) fn written<T>(outcome: Result<T, WriteError>) -> Result<Response, Problem> {
+    let error = match outcome {
+        Ok(_) => return Ok(StatusCode::NO_CONTENT.into_response()),
+        Err(error) => error,
+    };
+    let outcome = match &error {
+        WriteError::Queued(_) => "queued",
+        WriteError::Unknown(_) => "unknown",
+        WriteError::Key(_) | WriteError::Ttl(_) => {
+            return Err(Problem::bad_request(error.to_string()));
+        }
+        _ => {
+            let status = StatusCode::PAYLOAD_TOO_LARGE;
+            return Err(Problem::new(status, "the value cannot be stored", error.to_string()));
+        }
+    };
+    let detail = "Redis was not reached; the key is invalidated on every node once it is back";
+    let body = json!({ "outcome": outcome, "detail": detail });
+    Ok((StatusCode::ACCEPTED, Json(body)).into_response())
+}

@@ -1,0 +1,75 @@
+//! What all requests of a node share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fleetwide::Fleetwide;
+use fleetwide::Raw;
+use fleetwide::cache::Cache;
+use fleetwide::events::Events;
+use fleetwide::limiter::Limiter;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::node::StartError;
+use crate::recorder::recorder;
+use crate::routes::events::STREAMS_MAX;
+use crate::routes::limited::POLICY;
+use crate::routes::load::{Loaded, Loads};
+use crate::routes::source::Source;
+
+/// Cheap to clone: each request has one.
+#[derive(Clone)]
+pub(crate) struct State(Arc<Parts>);
+
+pub(crate) struct Parts {
+    pub(crate) fleet: Fleetwide,
+    /// Behind `/cache`: bytes as they came.
+    pub(crate) cache: Cache<String, Bytes>,
+    /// Behind `/load`, apart from `/cache`: `DELETE /cache` does not concern the origin's values.
+    pub(crate) loaded: Cache<String, Loaded>,
+    pub(crate) loads: Loads,
+    pub(crate) source: Source,
+    pub(crate) limiter: Limiter,
+    /// Quota and window of the limiter, for the headers.
+    pub(crate) window: (u32, Duration),
+    pub(crate) events: Events,
+    /// Places for event streams.
+    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) recorder: PrometheusHandle,
+    /// Cancelled when the node stops: event streams end, and `/ready` says so.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl State {
+    pub(crate) fn new(fleet: Fleetwide, stopping: CancellationToken) -> Result<Self, StartError> {
+        // First, so that the counters of what follows are collected.
+        let recorder = recorder();
+        let wrong = |error: &dyn std::error::Error| StartError::Setting(error.to_string());
+        let settings = fleet.settings().limiter;
+        let quota = settings.quota().map_err(|error| wrong(&error))?;
+        Ok(Self(Arc::new(Parts {
+            cache: fleet.cache_with_codec("node", Raw).build().map_err(|error| wrong(&error))?,
+            loaded: fleet.cache("load").build().map_err(|error| wrong(&error))?,
+            loads: Loads::default(),
+            source: Source::new(fleet.store(), fleet.namespace().clone()),
+            limiter: fleet.limiter(POLICY, quota).build().map_err(|error| wrong(&error))?,
+            window: (settings.max, settings.window),
+            events: fleet.events(),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            recorder,
+            stopping,
+            fleet,
+        })))
+    }
+}
+
+impl std::ops::Deref for State {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

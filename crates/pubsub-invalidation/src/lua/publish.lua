@@ -1,0 +1,15 @@
+-- publish.lua: append one event.
+-- KEYS[1]  string  meta of the log
+-- KEYS[2]  stream  its last entries
+-- ARGV[1]  channel;  [2] 8 bytes name of the history if one has to begin;  [3] 8 bytes entry id
+-- ARGV[4]  source, number and body of the entry;  [5] entries kept;  [6] ms > 0 the log lives
+-- returns  meta
+-- clock    none
+-- expiry   both keys are renewed
+-- twin     src/ops.rs, Publish
+local log = log_open(KEYS[1], KEYS[2], ARGV[2])
+-- Saved before the append as well: a server that is full refuses this write, and so the event as a
+-- whole, before anything of the log was touched.
+log_save(KEYS[1], log, ARGV[6])
+log_append(KEYS[1], KEYS[2], ARGV[1], log, ARGV[3], ARGV[4], ARGV[5], ARGV[6])
+return log_pack(log)

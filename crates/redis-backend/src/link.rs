@@ -1,0 +1,242 @@
+//! One shared connection, from its handshake to its end.
+
+use std::time::Duration;
+
+use fleetwide_core_traits::{Script, ScriptClock};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, ProtocolVersion, RedisConnectionInfo, Value};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use crate::dial::Target;
+use crate::reply;
+use crate::trouble::Trouble;
+use crate::url::Protocol;
+
+/// A connection that many callers use at once.
+pub(crate) struct Link {
+    connection: MultiplexedConnection,
+    /// Tells a caller's connection from the one that took its place.
+    pub(crate) number: u64,
+    driver: AbortHandle,
+    /// Its sender lives in the driver's task: gone means closed.
+    life: watch::Receiver<()>,
+}
+
+/// What the server said about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is a primary.
+    Serving,
+    /// It answers, but does not tell this user its role.
+    Silent,
+    /// It is a replica.
+    Replica,
+    /// It takes reads, but cannot write to its disk.
+    CannotPersist,
+}
+
+impl Link {
+    /// Connects, logs in, selects the database, gives the connection a name, loads `scripts`, and
+    /// asks how the server is doing: one round trip, within the connect timeout.
+    pub(crate) async fn open(
+        target: &Target,
+        number: u64,
+        scripts: &[&'static Script],
+        clock: ScriptClock,
+        tasks: &TaskTracker,
+    ) -> Result<(Self, Standing), Trouble> {
+        let within = target.connect_timeout;
+        let opened = timeout(within, Self::greet(target, number, scripts, clock, tasks)).await;
+        opened.unwrap_or_else(|_| Err(Trouble::ConnectTimeout(target.address.to_string(), within)))
+    }
+
+    async fn greet(
+        target: &Target,
+        number: u64,
+        scripts: &[&'static Script],
+        clock: ScriptClock,
+        tasks: &TaskTracker,
+    ) -> Result<(Self, Standing), Trouble> {
+        // The library gets no credentials and so says nothing by itself.
+        let info = RedisConnectionInfo::default()
+            .set_protocol(ProtocolVersion::RESP2)
+            .set_skip_set_lib_name();
+        let (connection, driver) = target.open(&info, AsyncConnectionConfig::new()).await?;
+        let (alive, life) = watch::channel(());
+        let driver = tasks.spawn(async move {
+            let _alive = alive;
+            driver.await;
+        });
+        let link = Self { connection, number, driver: driver.abort_handle(), life };
+        let standing = link.introduce(target, scripts, clock).await?;
+        Ok((link, standing))
+    }
+
+    async fn introduce(
+        &self,
+        target: &Target,
+        scripts: &[&'static Script],
+        clock: ScriptClock,
+    ) -> Result<Standing, Trouble> {
+        let mut greeting = Pipeline::new();
+        // What must succeed, then what may be refused, then the two questions.
+        let login = login(target);
+        let required = usize::from(login.is_some()) + usize::from(target.db != 0);
+        if let Some(login) = login {
+            greeting.add_command(login);
+        }
+        if target.db != 0 {
+            greeting.cmd("SELECT").arg(target.db);
+        }
+        greeting.cmd("CLIENT").arg("SETNAME").arg(&target.client_name);
+        add_loads(&mut greeting, scripts, clock);
+        add_questions(&mut greeting);
+        let replies = self.ask(&greeting).await?;
+        for reply in &replies[..required] {
+            if let Value::ServerError(error) = reply {
+                return Err(match Trouble::from_rejection(&reply::rejection(error)) {
+                    Trouble::Other(text) if text.contains("DB index") => {
+                        Trouble::NoDatabase(target.db)
+                    }
+                    trouble => trouble,
+                });
+            }
+        }
+        let loads = &replies[required + 1..replies.len() - QUESTIONS];
+        note_refused_loads(loads, scripts);
+        standing(&replies[replies.len() - QUESTIONS..])
+    }
+
+    /// Asks whether the connection still answers, and as what.
+    pub(crate) async fn probe(&self, within: Duration) -> Result<Standing, Trouble> {
+        let mut questions = Pipeline::with_capacity(QUESTIONS);
+        add_questions(&mut questions);
+        match timeout(within, self.ask(&questions)).await {
+            Ok(replies) => standing(&replies?),
+            Err(_) => Err(Trouble::Hung(within)),
+        }
+    }
+
+    /// Loads `scripts` on the server; what it refuses is healed where it is used.
+    pub(crate) async fn load(
+        &self,
+        scripts: &[&'static Script],
+        clock: ScriptClock,
+        within: Duration,
+    ) -> Result<(), Trouble> {
+        let mut loads = Pipeline::with_capacity(scripts.len());
+        add_loads(&mut loads, scripts, clock);
+        if loads.is_empty() {
+            return Ok(());
+        }
+        let replies = timeout(within, self.ask(&loads)).await;
+        note_refused_loads(&replies.map_err(|_| Trouble::Hung(within))??, scripts);
+        Ok(())
+    }
+
+    async fn ask(&self, questions: &Pipeline) -> Result<Vec<Value>, Trouble> {
+        let count = questions.len();
+        let asked = self.connection().send_packed_commands(questions, 0, count).await;
+        let replies = asked.map_err(|error| Trouble::from_library(&error))?;
+        // A server that lies must not make us index beyond what it sent.
+        if replies.len() == count { Ok(replies) } else { Err(Trouble::Garbage) }
+    }
+
+    /// A handle on the connection for one call.
+    pub(crate) fn connection(&self) -> MultiplexedConnection {
+        self.connection.clone()
+    }
+
+    /// Whether the connection has ended, so that nothing can be sent on it.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.life.has_changed().is_err()
+    }
+
+    /// Waits for the end of the connection.
+    pub(crate) async fn closed(&self) {
+        let mut life = self.life.clone();
+        while life.changed().await.is_ok() {}
+    }
+
+    /// Ends the connection. Who waits on it is told at once.
+    pub(crate) fn cut(&self) {
+        self.driver.abort();
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+/// `PING` and `ROLE`.
+const QUESTIONS: usize = 2;
+
+fn add_questions(to: &mut Pipeline) {
+    to.cmd("PING");
+    to.cmd("ROLE");
+}
+
+fn add_loads(to: &mut Pipeline, scripts: &[&'static Script], clock: ScriptClock) {
+    for script in scripts.iter().filter(|script| !script.is_command()) {
+        to.cmd("SCRIPT").arg("LOAD").arg(script.source(clock));
+    }
+}
+
+fn note_refused_loads(replies: &[Value], scripts: &[&'static Script]) {
+    let named = scripts.iter().filter(|script| !script.is_command());
+    for (reply, script) in replies.iter().zip(named) {
+        if let Value::ServerError(error) = reply {
+            debug!(script = script.name(), %error, "a script was not loaded");
+        }
+    }
+}
+
+fn login(target: &Target) -> Option<Cmd> {
+    let user = target.credentials.user.as_deref();
+    let password = target.credentials.password.as_deref();
+    if target.protocol == Protocol::Resp3 {
+        let mut hello = redis::cmd("HELLO");
+        hello.arg(3);
+        if let Some(password) = password {
+            hello.arg("AUTH").arg(user.unwrap_or("default")).arg(password);
+        }
+        return Some(hello);
+    }
+    let mut auth = redis::cmd("AUTH");
+    match (user, password) {
+        (None, None) => return None,
+        (None, Some(password)) => auth.arg(password),
+        (Some(user), password) => auth.arg(user).arg(password.unwrap_or_default()),
+    };
+    Some(auth)
+}
+
+/// Reads the replies to `PING` and `ROLE`.
+fn standing(replies: &[Value]) -> Result<Standing, Trouble> {
+    let [ping, role] = replies else { return Err(Trouble::Garbage) };
+    match ping {
+        Value::SimpleString(text) if text == "PONG" => {}
+        Value::ServerError(error) => match Trouble::from_rejection(&reply::rejection(error)) {
+            Trouble::CannotPersist => return Ok(Standing::CannotPersist),
+            // The server answers; what else the user lacks shows where it is needed.
+            Trouble::NoPermission(_) => {}
+            trouble => return Err(trouble),
+        },
+        _ => return Err(Trouble::Garbage),
+    }
+    let name = match role {
+        Value::Array(items) => items.first(),
+        _ => None,
+    };
+    Ok(match name {
+        Some(Value::BulkString(name)) if name == b"master" => Standing::Serving,
+        Some(Value::BulkString(name)) if name == b"slave" => Standing::Replica,
+        _ => Standing::Silent,
+    })
+}
