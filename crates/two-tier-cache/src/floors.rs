@@ -176,3 +176,76 @@ impl Floors {
 const fn number(epoch: Epoch) -> u64 {
     u64::from_be_bytes(epoch.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: Epoch = Epoch([1; 8]);
+    const NEW: Epoch = Epoch([2; 8]);
+
+    fn at(epoch: Epoch, seq: u64) -> Stamp {
+        Stamp { epoch, seq }
+    }
+
+    fn counts(floors: &Floors, stamp: Stamp, fence: u64) -> bool {
+        floors.admit(&Pass { stamp, fence, stripe: 3 }).is_some()
+    }
+
+    #[test]
+    fn an_entry_counts_from_its_floor_up() {
+        let floors = Floors::new();
+        floors.begin(at(OLD, 4));
+        assert!(counts(&floors, at(OLD, 4), 0) && !counts(&floors, at(OLD, 3), 0));
+        floors.raise(3, at(OLD, 6));
+        floors.raise(9, at(OLD, 8));
+        floors.raise(3, at(OLD, 5));
+        assert!(counts(&floors, at(OLD, 6), 0) && !counts(&floors, at(OLD, 5), 0));
+        floors.raise_all(at(OLD, 7));
+        assert!(counts(&floors, at(OLD, 7), 0) && !counts(&floors, at(OLD, 6), 0));
+    }
+
+    /// Numbers of two histories say nothing about each other. Red without the epoch in `admit`.
+    #[test]
+    fn a_higher_number_of_another_history_does_not_count() {
+        let floors = Floors::new();
+        floors.begin(at(OLD, 4));
+        floors.raise(3, at(OLD, 90));
+        floors.begin(at(NEW, 1));
+        assert!(!counts(&floors, at(OLD, 99), 0));
+        assert!(counts(&floors, at(NEW, 1), 0), "the floors of the old history are gone");
+    }
+
+    /// Red if `raise` compared the numbers, or did nothing.
+    #[test]
+    fn a_write_in_a_history_that_is_not_known_yet_fences_what_is_here() {
+        let floors = Floors::new();
+        floors.begin(at(OLD, 50));
+        let before = floors.fence();
+        floors.raise(3, at(NEW, 1));
+        assert!(!counts(&floors, at(OLD, 60), before));
+        assert!(counts(&floors, at(OLD, 60), floors.fence()), "what is read from now on counts");
+    }
+
+    #[test]
+    fn a_write_without_a_number_voids_what_began_before_it() {
+        let floors = Floors::new();
+        let (stamp, before) = floors.here();
+        floors.fence_key(3);
+        assert!(!counts(&floors, stamp, before) && counts(&floors, stamp, floors.fence()));
+        let before = floors.fence();
+        floors.fence_all();
+        assert!(!counts(&floors, stamp, before) && counts(&floors, stamp, floors.fence()));
+    }
+
+    #[test]
+    fn a_new_history_is_not_verified_until_somebody_says_so() {
+        let floors = Floors::new();
+        floors.begin(at(OLD, 1));
+        floors.verified(MonoTime::from_micros(7));
+        let pass = |stamp| Pass { stamp, fence: 0, stripe: 3 };
+        assert_eq!(floors.admit(&pass(at(OLD, 1))), Some(MonoTime::from_micros(7)));
+        floors.begin(at(NEW, 1));
+        assert_eq!(floors.admit(&pass(at(NEW, 1))), Some(MonoTime::default()));
+    }
+}

@@ -11,6 +11,7 @@ use fleetwide_mem_backend::Memory;
 use fleetwide_testkit::{Drops, eventually};
 use fleetwide_two_tier_cache::{LoadError, Tier};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 fn key() -> String {
     "key".to_owned()
@@ -76,9 +77,10 @@ async fn a_panic_of_the_loader_is_an_error_for_its_callers_only() {
     assert_eq!(*b.cache.get_or_load(&key(), quick("value")).await.unwrap(), "value");
 }
 
-/// The other instance's loader says when it is done: by message, long before a pause would end.
-#[tokio::test]
-async fn who_waits_for_another_instance_gets_its_value() {
+/// The other instance's loader says when it is done. Time stands still here as long as anybody can
+/// do anything, so a wait that ended by itself would show. Red without the signal of a fill.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_another_instance_is_woken_by_its_message() {
     let (a, b) = pair().await;
     let slow = SlowLoad::new();
     let (cache, loader) = (a.cache.clone(), slow.loader("value"));
@@ -89,10 +91,15 @@ async fn who_waits_for_another_instance_gets_its_value() {
     let second = tokio::spawn(async move { cache.get_or_load(&key(), quick("own")).await });
     holding.carried_out().await;
     holding.release();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let finished = Instant::now();
     slow.finish();
     first.await.unwrap().unwrap();
     let hit = second.await.unwrap().unwrap();
     assert_eq!((hit.tier(), &**hit), (Tier::L2, "value"));
+    assert_eq!(finished.elapsed(), Duration::ZERO);
 }
 
 /// A loader that dies with its process leaves its lease behind; others wait for no longer than that.
