@@ -19,6 +19,7 @@ pub(crate) struct Settings {
     pub(crate) l1_ttl: Ttl,
     pub(crate) staleness_bound: Duration,
     pub(crate) l2: bool,
+    pub(crate) alone: bool,
     pub(crate) l2_budget: Duration,
     pub(crate) lease: Duration,
     pub(crate) compress_above: usize,
@@ -51,6 +52,7 @@ const QUEUE_MAX_DEFAULT: usize = 10_000;
 /// | [`l1_ttl`](Self::l1_ttl) | 5 s, or the ttl without L2 |
 /// | [`staleness_bound`](Self::staleness_bound) | 1 s |
 /// | [`l2`](Self::l2) | on |
+/// | [`alone`](Self::alone) | off |
 /// | [`l2_budget`](Self::l2_budget) | 100 ms |
 /// | [`lease`](Self::lease) | 5 s |
 /// | [`compress_above`](Self::compress_above) | 1024 bytes |
@@ -97,6 +99,7 @@ where
                 l1_ttl: Ttl::clamped(L1_TTL_DEFAULT),
                 staleness_bound: STALENESS_BOUND_DEFAULT,
                 l2: true,
+                alone: false,
                 l2_budget: L2_BUDGET_DEFAULT,
                 lease: LEASE_DEFAULT,
                 compress_above: COMPRESS_ABOVE_DEFAULT,
@@ -132,6 +135,13 @@ where
     /// Without it the cache lives in this process alone; invalidations still go through the log.
     pub fn l2(mut self, l2: bool) -> Self {
         self.settings.l2 = l2;
+        self
+    }
+
+    /// Says that this process has its log for itself, as with an executor in memory: then values
+    /// are kept here alone, and every hit is verified, because nobody else can write. Default: no.
+    pub fn alone(mut self, alone: bool) -> Self {
+        self.settings.alone = alone;
         self
     }
 
@@ -179,6 +189,7 @@ where
     pub fn build(self) -> Result<Cache<K, V, E>, ConfigError> {
         let Self { executor, namespace, name, local, codec, clock, mut settings, .. } = self;
         let tag = namespace.tag("cache", name.as_bytes()).map_err(ConfigError::Name)?;
+        settings.l2 &= !settings.alone;
         settings.ttl = parse("ttl", self.ttl)?;
         let l1_ttl = match self.l1_ttl {
             Some(l1_ttl) => parse("l1_ttl", l1_ttl)?,

@@ -157,6 +157,23 @@ impl Floors {
         self.clear_seq.store(at.seq, Ordering::Release);
     }
 
+    /// Takes the history of the first write for ours, before anybody has followed the log.
+    ///
+    /// Only right when nobody else writes: then nothing can have been missed.
+    pub(crate) fn adopt(&self, at: Stamp) {
+        let _alone = self.change.lock();
+        let first =
+            self.epoch.compare_exchange(0, number(at.epoch), Ordering::AcqRel, Ordering::Acquire);
+        if first.is_ok() {
+            self.applied.fetch_max(at.seq, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether this is the current history.
+    pub(crate) fn is_current(&self, epoch: Epoch) -> bool {
+        self.epoch.load(Ordering::Acquire) == number(epoch)
+    }
+
     /// Everything that was in the log at `as_of` has been applied.
     pub(crate) fn verified(&self, as_of: MonoTime) {
         self.verified.fetch_max(as_of.as_micros(), Ordering::AcqRel);

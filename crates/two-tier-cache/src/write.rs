@@ -191,7 +191,12 @@ where
     ) -> Result<Meta, BackendError> {
         let stripe = self.stripe(wire);
         match &answer {
-            Ok(meta) => self.floors.raise(stripe, meta.at),
+            Ok(meta) => {
+                if self.settings.alone {
+                    self.floors.adopt(meta.at);
+                }
+                self.floors.raise(stripe, meta.at);
+            }
             Err(_) => self.floors.fence_key(stripe),
         }
         // What is under way may find the old value: later callers must not join it.

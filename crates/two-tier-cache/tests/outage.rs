@@ -8,9 +8,10 @@ use std::time::Duration;
 use common::{Node, PATIENCE, node, node_with, quick, until_gone};
 use fleetwide_core_traits::{BackendError, ErasedOp, Executor, Namespace, Script};
 use fleetwide_mem_backend::Memory;
+use fleetwide_pubsub_invalidation::Log;
 use fleetwide_redis_backend::{Redis, RedisExecutor, RedisUrl};
 use fleetwide_testkit::{RedisServer, eventually};
-use fleetwide_two_tier_cache::{Freshness, Tier, WriteError};
+use fleetwide_two_tier_cache::{Cache, Freshness, Tier, WriteError};
 use tokio::time::{Instant, timeout};
 
 fn key() -> String {
@@ -89,6 +90,27 @@ async fn a_write_during_an_outage_is_invalidated_everywhere_when_the_server_is_b
     assert!(fleet.b.cache.get(&key()).await.is_none_or(|hit| *hit != "old"));
 }
 
+/// A cache in one process has what was put, also before anybody follows its log.
+#[tokio::test]
+async fn a_cache_alone_keeps_what_was_put_before_its_log_was_followed() {
+    let (memory, namespace) = (Memory::new(), common::namespace());
+    let local = fleetwide_mem_backend::MokaLocal::builder().bytes_max(1 << 20).build();
+    let executor = memory.executor().clone();
+    let cache: Cache<String, String, _> =
+        Cache::builder(executor.clone(), &namespace, "values", local).alone(true).build().unwrap();
+    cache.put(&"first".to_owned(), "1".to_owned()).await.unwrap();
+    cache.put(&"second".to_owned(), "2".to_owned()).await.unwrap();
+    let log = Log::builder(executor, memory.bus().clone(), cache.tag().clone())
+        .follower(cache.follower())
+        .start();
+    log.begun().await.unwrap();
+    let hit = cache.get(&"first".to_owned()).await.unwrap();
+    assert_eq!((&**hit, hit.freshness()), ("1", Freshness::Verified));
+    cache.invalidate(&"first".to_owned()).await.unwrap();
+    assert!(cache.get(&"first".to_owned()).await.is_none());
+    assert!(cache.get(&"second".to_owned()).await.is_some());
+}
+
 /// The clock of this test is the runtime's: it moves only when everybody waits.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_never_answers_costs_a_read_no_more_than_its_budget() {
@@ -101,12 +123,10 @@ async fn a_server_that_never_answers_costs_a_read_no_more_than_its_budget() {
         let healthy = node(log, memory.bus(), &namespace).await;
         drop(healthy);
         let local = fleetwide_mem_backend::MokaLocal::builder().bytes_max(1 << 20).build();
-        fleetwide_two_tier_cache::Cache::<String, String, ()>::builder(
-            silent, &namespace, "values", local,
-        )
-        .l2_budget(budget)
-        .build()
-        .unwrap()
+        Cache::<String, String, ()>::builder(silent, &namespace, "values", local)
+            .l2_budget(budget)
+            .build()
+            .unwrap()
     };
     let asked = Instant::now();
     assert_eq!(*node.get_or_load(&key(), quick("loaded")).await.unwrap(), "loaded");

@@ -1,6 +1,8 @@
 //! The atomic steps of the cache: each a script and its pure twin.
 
 mod fill;
+#[cfg(test)]
+mod hostile;
 mod invalidate;
 mod lease;
 mod lookup;
