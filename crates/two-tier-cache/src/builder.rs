@@ -25,6 +25,7 @@ pub(crate) struct Settings {
     pub(crate) compress_above: usize,
     pub(crate) flights_max: usize,
     pub(crate) queue_max: usize,
+    pub(crate) tags_max: u32,
 }
 
 /// Fifteen minutes: long enough to pay, short enough that what nobody invalidates goes by itself.
@@ -43,6 +44,8 @@ const COMPRESS_ABOVE_DEFAULT: usize = 1024;
 const FLIGHTS_MAX_DEFAULT: usize = 100_000;
 /// Keys that wait for the server to come back.
 const QUEUE_MAX_DEFAULT: usize = 10_000;
+/// Tags whose last bump is remembered, here and on the server: about 1 MiB.
+const TAGS_MAX_DEFAULT: u32 = 10_000;
 
 /// Options of a [`Cache`]. Setters never fail: only [`build`](Self::build) sees how they fit.
 ///
@@ -58,6 +61,7 @@ const QUEUE_MAX_DEFAULT: usize = 10_000;
 /// | [`compress_above`](Self::compress_above) | 1024 bytes |
 /// | [`flights_max`](Self::flights_max) | 100,000 |
 /// | [`queue_max`](Self::queue_max) | 10,000 keys |
+/// | [`tags_max`](Self::tags_max) | 10,000 |
 #[must_use = "a builder does nothing until `build`"]
 pub struct CacheBuilder<K, V, E> {
     executor: E,
@@ -105,6 +109,7 @@ where
                 compress_above: COMPRESS_ABOVE_DEFAULT,
                 flights_max: FLIGHTS_MAX_DEFAULT,
                 queue_max: QUEUE_MAX_DEFAULT,
+                tags_max: TAGS_MAX_DEFAULT,
             },
             _key: PhantomData,
         }
@@ -174,6 +179,13 @@ where
     /// then. Default: 10,000.
     pub fn queue_max(mut self, keys: usize) -> Self {
         self.settings.queue_max = keys;
+        self
+    }
+
+    /// Sets of how many tags the last bump is remembered, at least 2; beyond it the older half is
+    /// forgotten, and what is older than they are is cleared. Default: 10,000.
+    pub fn tags_max(mut self, tags: u32) -> Self {
+        self.settings.tags_max = tags.max(2);
         self
     }
 

@@ -13,22 +13,24 @@ use fleetwide_core_traits::log::{
 };
 use fleetwide_core_traits::{
     Clock, Codec, Executor, ExecutorExt, Key, KeyError, Local, MonoTime, Namespace, Serde,
-    ServerTime, Tag,
+    ServerTime, Tag, Ttl,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use crate::builder::{CacheBuilder, Settings};
+use crate::context::LoadContext;
 use crate::entry::{Entry, Freshness, Hit, L1Entry, Tier};
 use crate::error::LoadError;
 use crate::flight::Flights;
 use crate::floors::{Floors, Pass};
 use crate::follow::Following;
 use crate::key::CacheKey;
-use crate::ops::{Found, Lookup};
-use crate::payload;
-use crate::recovery::Recovery;
+use crate::ops::{Found, Lookup, Versions, tags_key};
+use crate::payload::{self, Opened};
+use crate::recovery::{Recovery, Target};
+use crate::tags::{Forgotten, TagFloor, TagFloors};
 use crate::telemetry::{Stats, Telemetry};
 use crate::wake::Wakes;
 
@@ -45,11 +47,13 @@ pub(crate) struct Inner<K, V, E> {
     pub(crate) tag: Tag,
     pub(crate) name: String,
     pub(crate) meta_key: Key,
+    tags_key: Key,
     pub(crate) local: Box<dyn Local<K, L1Entry<V>>>,
     pub(crate) codec: Box<dyn Codec<V>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     pub(crate) floors: Floors,
+    pub(crate) tags: TagFloors,
     pub(crate) lookups: Arc<Flights<Looked<V>>>,
     pub(crate) loads: Arc<Flights<Result<Hit<V>, LoadError>>>,
     pub(crate) wakes: Arc<Wakes>,
@@ -72,8 +76,8 @@ pub(crate) enum Looked<V> {
     Hit(Hit<V>),
     /// Nothing that can be used.
     Miss,
-    /// Something that this build cannot decode.
-    Undecodable,
+    /// Something that this build cannot decode, or that a tag has voided.
+    Unusable,
     /// No answer within the budget.
     Unavailable,
 }
@@ -164,6 +168,25 @@ where
         F: Future<Output = Result<V, R>> + Send + 'static,
         R: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
     {
+        self.get_or_load_with(key, |context| loader(context.into_key())).await
+    }
+
+    /// The same with a loader that says how its value is to be kept: see [`LoadContext`].
+    ///
+    /// # Errors
+    /// As for [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Cancel safety
+    /// As for [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Panics
+    /// As for [`get_or_load`](Self::get_or_load).
+    pub async fn get_or_load_with<L, F, R>(&self, key: &K, loader: L) -> Result<Hit<V>, LoadError>
+    where
+        L: FnOnce(LoadContext<K>) -> F + Send + 'static,
+        F: Future<Output = Result<V, R>> + Send + 'static,
+        R: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+    {
         match self.inner.hit(key) {
             Some(hit) => Ok(hit),
             None => Box::pin(Arc::clone(&self.inner).find_or_load(key, loader)).await,
@@ -229,12 +252,14 @@ where
         Self {
             executor,
             meta_key: tag.part(META_PART),
+            tags_key: tags_key(&tag),
             tag,
             name: name.to_owned(),
             local,
             codec,
             clock,
             floors: Floors::new(),
+            tags: TagFloors::new(settings.tags_max as usize),
             lookups: Flights::new(settings.flights_max),
             loads: Flights::new(settings.flights_max),
             wakes: Arc::default(),
@@ -252,15 +277,13 @@ where
     /// Step 1: L1. An entry counts only if its stamp passes the floors, and its time is not over.
     pub(crate) fn hit(&self, key: &K) -> Option<Hit<V>> {
         let L1Entry(entry) = self.local.get(key)?;
-        let Some(verified) = self.floors.admit(&entry.pass) else {
+        let verified = self.floors.admit(&entry.pass);
+        let now = self.clock.now();
+        let tagged = || entry.tags.iter().all(|floor| floor.admits(&entry.pass));
+        let Some(verified) = verified.filter(|_| now < entry.until && tagged()) else {
             self.local.remove(key);
             return None;
         };
-        let now = self.clock.now();
-        if now >= entry.until {
-            self.local.remove(key);
-            return None;
-        }
         self.telemetry.hits_l1.add();
         let age = entry.age + now.since(entry.since);
         Some(Hit { age, tier: Tier::L1, freshness: self.freshness(verified, now), entry })
@@ -284,36 +307,41 @@ where
     /// Step 2: L2, once for all who ask for the key at the same time.
     pub(crate) async fn look(&self, key: &K, wire: &Bytes) -> Looked<V> {
         // What the server has for a key that waits to be invalidated is old.
-        if self.recovery.blocks(wire) {
+        if self.blocked(Target::Key, wire) {
             return Looked::Unavailable;
         }
         self.lookups.share(wire, || self.read_l2(key, wire)).await
     }
 
     async fn read_l2(&self, key: &K, wire: &Bytes) -> Looked<V> {
+        let looked = timeout(self.settings.l2_budget, self.try_read_l2(key, wire)).await;
+        let looked = looked.unwrap_or(Looked::Unavailable);
+        if matches!(looked, Looked::Unavailable) {
+            self.telemetry.l2_errors.add();
+        }
+        looked
+    }
+
+    async fn try_read_l2(&self, key: &K, wire: &Bytes) -> Looked<V> {
         // Before the request is sent: what is fenced off meanwhile must not come back with it.
         let fence = self.floors.fence();
         let Ok(op) = Lookup::new(&self.tag, &self.meta_key, wire) else { return Looked::Miss };
-        match timeout(self.settings.l2_budget, self.executor.run(&op)).await {
-            Ok(Ok(Found { meta: Some(meta), value: Some(value) })) => self
-                .promote(key, wire, &value, meta.at, fence)
-                .map_or(Looked::Undecodable, Looked::Hit),
-            Ok(Ok(_)) => Looked::Miss,
-            Ok(Err(error)) => {
-                tracing::debug!(cache = %self.name, %error, "reading L2 failed");
-                self.telemetry.l2_errors.add();
-                Looked::Unavailable
+        match self.executor.run(&op).await {
+            Ok(Found { meta: Some(meta), value: Some(value) }) => {
+                let promoted = self.promote(key, wire, &value, meta.at, fence).await;
+                promoted.map_or(Looked::Unusable, Looked::Hit)
             }
-            Err(_late) => {
-                self.telemetry.l2_errors.add();
+            Ok(_) => Looked::Miss,
+            Err(error) => {
+                tracing::debug!(cache = %self.name, %error, "reading L2 failed");
                 Looked::Unavailable
             }
         }
     }
 
     /// Takes a value of L2 into L1. `at` is where the log was when it was read, so the value
-    /// reflects everything up to there. `None` if this build cannot decode it.
-    pub(crate) fn promote(
+    /// reflects everything up to there. `None` if it cannot be used.
+    pub(crate) async fn promote(
         &self,
         key: &K,
         wire: &Bytes,
@@ -321,7 +349,8 @@ where
         at: Stamp,
         fence: u64,
     ) -> Option<Hit<V>> {
-        let (value, weight) = match payload::open(&*self.codec, &stored.envelope) {
+        let opened = payload::open(&*self.codec, &stored.envelope);
+        let Opened { value, weight, tags } = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::debug!(cache = %self.name, %error, "a value in L2 counts as a miss");
@@ -329,14 +358,73 @@ where
                 return None;
             }
         };
+        if !tags.is_empty() && !self.unbumped(&tags, stored.stamp).await {
+            return None;
+        }
         let now = self.clock.now();
         let (age, left) = self.age_and_rest(stored, now);
-        let pass = Pass { stamp: at, fence, stripe: self.stripe(wire) };
         let until = now.plus(left.min(self.settings.l1_ttl.as_duration()));
-        let entry = Arc::new(Entry { value: Arc::new(value), pass, since: now, until, age });
+        let entry = Arc::new(Entry {
+            value: Arc::new(value),
+            pass: Pass { stamp: at, fence, stripe: self.stripe(wire) },
+            tags: self.tag_floors(&tags),
+            since: now,
+            until,
+            age,
+        });
         self.local.insert(key.clone(), L1Entry(Arc::clone(&entry)), weight.max(1));
         self.telemetry.hits_l2.add();
         Some(Hit { entry, tier: Tier::L2, freshness: Freshness::Verified, age })
+    }
+
+    /// Whether none of a value's tags was bumped since it was stamped.
+    ///
+    /// The versions are read after the value, so they show every bump that the value's own read
+    /// could have missed.
+    async fn unbumped(&self, tags: &[Bytes], stamp: Stamp) -> bool {
+        if tags.iter().any(|tag| self.blocked(Target::Tag, tag)) {
+            return false;
+        }
+        let op = Versions::new(&self.tags_key, tags);
+        match self.executor.run(&op).await {
+            Ok(bumped) => {
+                bumped.epoch == Some(stamp.epoch) && bumped.seqs.iter().all(|seq| *seq <= stamp.seq)
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Whether L2 must not be used for this, because a write of it waits to be repeated.
+    fn blocked(&self, target: impl FnOnce(Bytes) -> Target, name: &Bytes) -> bool {
+        !self.recovery.is_idle() && self.recovery.blocks(&target(name.clone()))
+    }
+
+    fn tag_floors(&self, tags: &[Bytes]) -> Box<[Arc<TagFloor>]> {
+        let (floors, forgotten) = self.tags.of(tags);
+        self.forget(&forgotten);
+        floors
+    }
+
+    /// A bump of a tag was applied, or issued by us and confirmed.
+    pub(crate) fn raise_tag(&self, tag: &Bytes, at: Stamp) {
+        if self.floors.is_current(at.epoch) {
+            let forgotten = self.tags.raise(tag, at.seq);
+            self.forget(&forgotten);
+        } else {
+            self.fence_tag(tag);
+        }
+    }
+
+    /// A tag was bumped without a number.
+    pub(crate) fn fence_tag(&self, tag: &Bytes) {
+        let forgotten = self.tags.fence(tag, self.floors.next_fence());
+        self.forget(&forgotten);
+    }
+
+    fn forget(&self, forgotten: &Forgotten) {
+        if *forgotten != Forgotten::default() {
+            self.floors.forget(forgotten.seq, forgotten.fence);
+        }
     }
 
     /// How old a value is, and how long it still lives, by the server's clock.
@@ -374,12 +462,13 @@ where
         key: &K,
         value: Arc<V>,
         pass: Pass,
-        ttl: Duration,
-        weight: Option<u32>,
+        keep: Keep<'_>,
     ) -> Arc<Entry<V>> {
         let now = self.clock.now();
-        let until = now.plus(ttl.min(self.settings.l1_ttl.as_duration()));
-        let entry = Arc::new(Entry { value, pass, since: now, until, age: Duration::ZERO });
+        let Keep { ttl, weight, tags } = keep;
+        let until = now.plus(ttl.as_duration().min(self.settings.l1_ttl.as_duration()));
+        let (tags, age) = (self.tag_floors(tags), Duration::ZERO);
+        let entry = Arc::new(Entry { value, pass, tags, since: now, until, age });
         if let Some(weight) = weight {
             self.local.insert(key.clone(), L1Entry(Arc::clone(&entry)), weight.max(1));
         }
@@ -409,6 +498,15 @@ where
     }
 }
 
+/// How a value is kept in L1.
+#[derive(Clone, Copy)]
+pub(crate) struct Keep<'a> {
+    pub(crate) ttl: Ttl,
+    /// What it weighs; `None` if it is not to be kept.
+    pub(crate) weight: Option<u32>,
+    pub(crate) tags: &'a [Bytes],
+}
+
 /// The bytes of a key.
 fn wire(key: &impl CacheKey) -> Bytes {
     let mut wire = Vec::with_capacity(32);
@@ -431,7 +529,7 @@ impl<V> Clone for Looked<V> {
         match self {
             Self::Hit(hit) => Self::Hit(hit.clone()),
             Self::Miss => Self::Miss,
-            Self::Undecodable => Self::Undecodable,
+            Self::Unusable => Self::Unusable,
             Self::Unavailable => Self::Unavailable,
         }
     }

@@ -8,12 +8,15 @@ use std::time::Duration;
 use fleetwide_core_traits::MonoTime;
 
 use crate::floors::Pass;
+use crate::tags::TagFloor;
 
 /// One value in L1 with all that a hit has to check.
 #[derive(Debug)]
 pub(crate) struct Entry<V> {
     pub(crate) value: Arc<V>,
     pub(crate) pass: Pass,
+    /// The floors of the tags that it carries.
+    pub(crate) tags: Box<[Arc<TagFloor>]>,
     /// When it was put here.
     pub(crate) since: MonoTime,
     /// When it expires here.

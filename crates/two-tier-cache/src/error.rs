@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use fleetwide_core_traits::{BackendError, CodecError, EnvelopeError, KeyError, TtlError};
 
+use crate::tags::TagError;
+
 /// Why a [`CacheBuilder`](crate::CacheBuilder) built nothing.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -46,6 +48,9 @@ pub enum WriteError {
     /// The ttl is zero or too long. Nothing was done.
     #[error(transparent)]
     Ttl(#[from] TtlError),
+    /// A tag is empty or too long, or there are too many. Nothing was done.
+    #[error(transparent)]
+    Tag(#[from] TagError),
     /// The value cannot be encoded. Nothing was done.
     #[error(transparent)]
     Codec(#[from] CodecError),

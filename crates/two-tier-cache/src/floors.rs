@@ -135,6 +135,17 @@ impl Floors {
         self.fence_everything();
     }
 
+    /// A tag was bumped without a number. Returns the fence that its floor is to have.
+    pub(crate) fn next_fence(&self) -> u64 {
+        self.fence.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Floors of tags were forgotten: everything must stand above them instead.
+    pub(crate) fn forget(&self, seq: u64, fence: u64) {
+        self.clear_seq.fetch_max(seq, Ordering::AcqRel);
+        self.clear_fence.fetch_max(fence, Ordering::AcqRel);
+    }
+
     /// Entry `seq` of the current history was applied.
     pub(crate) fn applied(&self, at: Stamp) {
         let _alone = self.change.lock();

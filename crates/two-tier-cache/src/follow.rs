@@ -31,6 +31,9 @@ where
         if cache.settings.alone && why == Begin::First && cache.floors.is_current(at.epoch) {
             return;
         }
+        if !cache.floors.is_current(at.epoch) {
+            cache.tags.begin();
+        }
         cache.floors.begin(at);
         cache.detach_all();
         if why != Begin::First {
@@ -47,6 +50,11 @@ where
                 cache.floors.raise(cache.stripe(&key), entry.stamp);
                 cache.detach(&key);
                 cache.wakes.wake(&key);
+            }
+            Said::Bumped(tag) => {
+                cache.raise_tag(&tag, entry.stamp);
+                // Which of the loads under way will carry the tag is not known yet.
+                cache.detach_all();
             }
             Said::Cleared => {
                 cache.floors.raise_all(entry.stamp);

@@ -43,6 +43,7 @@
 mod body;
 mod builder;
 mod cache;
+mod context;
 mod entry;
 mod error;
 mod flight;
@@ -53,14 +54,17 @@ mod load;
 mod ops;
 mod payload;
 mod recovery;
+mod tags;
 mod telemetry;
 mod wake;
 mod write;
 
 pub use builder::CacheBuilder;
 pub use cache::Cache;
+pub use context::LoadContext;
 pub use entry::{Freshness, Hit, L1Entry, Tier};
 pub use error::{ConfigError, LoadError, WriteError};
 pub use key::CacheKey;
+pub use tags::{CacheTag, TagError};
 pub use telemetry::Stats;
 pub use write::PutOptions;

@@ -13,7 +13,8 @@ use futures_util::future::{Either, select};
 use rand::Rng;
 use tokio::time::{sleep, timeout};
 
-use crate::cache::{Inner, Looked, checked_wire};
+use crate::cache::{Inner, Keep, Looked, checked_wire};
+use crate::context::{LoadContext, Said};
 use crate::entry::{Freshness, Hit, Tier};
 use crate::error::LoadError;
 use crate::flight::{Leader, Role};
@@ -38,7 +39,15 @@ struct Ground {
 /// A lease that was granted to us.
 struct Held {
     token: EntryId,
-    keys: EntryKeys,
+    keys: Box<EntryKeys>,
+}
+
+/// What a loader gave.
+struct Outcome<V> {
+    value: V,
+    said: Said,
+    /// How long it took.
+    cost: Duration,
 }
 
 /// The answer to the question who loads.
@@ -60,7 +69,7 @@ where
     /// A read with a loader, after L1 has missed.
     pub(crate) async fn find_or_load<L, F, R>(self: Arc<Self>, key: &K, loader: L) -> Loaded<V>
     where
-        L: FnOnce(K) -> F + Send + 'static,
+        L: FnOnce(LoadContext<K>) -> F + Send + 'static,
         F: Future<Output = Result<V, R>> + Send + 'static,
         R: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
     {
@@ -100,7 +109,7 @@ where
         loader: L,
         flight: Leader<Loaded<V>>,
     ) where
-        L: FnOnce(K) -> F + Send + 'static,
+        L: FnOnce(LoadContext<K>) -> F + Send + 'static,
         F: Future<Output = Result<V, R>> + Send + 'static,
         R: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
     {
@@ -109,12 +118,16 @@ where
             Turn::Ours(ground) => ground,
         };
         let began = self.clock.now();
-        let loading = AssertUnwindSafe(async { loader(key.clone()).await }).catch_unwind();
+        let (context, said) = LoadContext::new(key.clone());
+        let loading = AssertUnwindSafe(async { loader(context).await }).catch_unwind();
         let result = self.with_renewal(ground.lease.as_ref(), loading).await;
         let cost = self.clock.now().since(began);
         self.telemetry.load_seconds.record(cost);
         match result {
-            Ok(Ok(value)) => self.land_value(&key, &wire, value, ground, cost, flight).await,
+            Ok(Ok(value)) => {
+                let said = std::mem::take(&mut *said.lock());
+                self.land_value(&key, &wire, Outcome { value, said, cost }, ground, flight).await;
+            }
             Ok(Err(error)) => {
                 self.telemetry.loads_failed.add();
                 flight.land(Err(LoadError::Failed(error.into().into())));
@@ -133,13 +146,13 @@ where
         let budget = self.settings.l2_budget;
         let mut left = budget.saturating_sub(spent);
         let keys = EntryKeys::new(&self.tag, wire);
-        let (Ok(keys), Looked::Miss | Looked::Undecodable) = (keys, looked) else {
+        let (Ok(keys), Looked::Miss | Looked::Unusable) = (keys, looked) else {
             return Turn::Ours(self.own_ground(wire));
         };
         let token: EntryId = rand::random();
         let fresh = Epoch(rand::random());
         let mut op = Lease::new(&keys, token, self.settings.lease, fresh);
-        if matches!(looked, Looked::Undecodable) {
+        if matches!(looked, Looked::Unusable) {
             op.ignore_value();
         }
         // Before the first question: a wake between question and wait must not be missed.
@@ -149,14 +162,18 @@ where
             let fence = self.floors.fence();
             match timeout(left, self.executor.run(&op)).await {
                 Ok(Ok(Leased::Value(meta, stored))) => {
-                    if let Some(hit) = self.promote(key, wire, &stored, meta.at, fence) {
+                    let promoting = self.promote(key, wire, &stored, meta.at, fence);
+                    if let Ok(Some(hit)) = timeout(left, promoting).await {
                         return Turn::Value(hit);
                     }
                     op.ignore_value();
                 }
                 Ok(Ok(Leased::Granted(meta))) => {
                     let pass = Pass { stamp: meta.at, fence, stripe: self.stripe(wire) };
-                    return Turn::Ours(Ground { pass, lease: Some(Held { token, keys }) });
+                    return Turn::Ours(Ground {
+                        pass,
+                        lease: Some(Held { token, keys: Box::new(keys) }),
+                    });
                 }
                 Ok(Ok(Leased::Held(rest))) => {
                     let jitter = rand::rng().random_range(0.5..1.0);
@@ -205,17 +222,19 @@ where
         &self,
         key: &K,
         wire: &Bytes,
-        value: V,
+        outcome: Outcome<V>,
         ground: Ground,
-        cost: Duration,
         flight: Leader<Loaded<V>>,
     ) {
         self.telemetry.loads_ok.add();
-        let value = Arc::new(value);
-        let sealed = payload::seal(&*self.codec, &*value, self.settings.compress_above, cost);
+        let Outcome { value, mut said, cost } = outcome;
+        let (value, tags) = (Arc::new(value), said.take_tags());
+        let above = self.settings.compress_above;
+        let sealed = payload::seal(&*self.codec, &*value, above, cost, &tags);
         let weight = sealed.as_ref().ok().map(|sealed| sealed.plain_len);
-        let ttl = self.settings.ttl;
-        let entry = self.keep_local(key, value, ground.pass, ttl.as_duration(), weight);
+        let ttl = said.ttl.unwrap_or(self.settings.ttl);
+        let keep = Keep { ttl, weight: weight.filter(|_| !said.no_store), tags: &tags };
+        let entry = self.keep_local(key, value, ground.pass, keep);
         // The origin has just been asked; only a load without a word of the server's is not sure
         // to come after all that others have invalidated.
         let freshness = if ground.lease.is_some() || !self.settings.l2 {
@@ -225,6 +244,9 @@ where
         };
         flight.land(Ok(Hit { entry, tier: Tier::Load, freshness, age: Duration::ZERO }));
         let Some(Held { token, keys }) = ground.lease else { return };
+        if said.no_store {
+            return self.release(wire, Some(Held { token, keys })).await;
+        }
         let sealed = match sealed {
             Ok(sealed) => sealed,
             Err(error) => {
@@ -234,7 +256,7 @@ where
             }
         };
         let wake = Wake::new(&self.tag, wire);
-        let op = Fill::new(&keys, token, sealed.envelope, ttl, wake);
+        let op = Fill::new(&keys, token, sealed.envelope, ttl, wake, tags);
         match timeout(self.settings.lease, self.executor.run(&op)).await {
             Ok(Ok(true)) => self.telemetry.fills_stored.add(),
             Ok(Ok(false)) => self.telemetry.fills_refused.add(),

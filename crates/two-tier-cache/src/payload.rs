@@ -24,6 +24,7 @@ pub(crate) fn seal<V: 'static>(
     value: &V,
     compress_above: usize,
     load_cost: Duration,
+    tags: &[Bytes],
 ) -> Result<Sealed, SealError> {
     let mut plain = Vec::new();
     let format = codec.encode(value, &mut plain)?;
@@ -32,6 +33,7 @@ pub(crate) fn seal<V: 'static>(
     let head = EnvelopeHead {
         compressed: packed.is_some(),
         load_cost,
+        tags: tags.to_vec(),
         ..EnvelopeHead::new(format, plain_len)
     };
     let payload = packed.as_deref().unwrap_or(&plain);
@@ -56,11 +58,19 @@ pub(crate) enum SealError {
     Envelope(#[from] EnvelopeError),
 }
 
-/// The value in an envelope, and what it weighs. Every error is a miss.
+/// A value out of an envelope.
+pub(crate) struct Opened<V> {
+    pub(crate) value: V,
+    /// What it weighs.
+    pub(crate) weight: u32,
+    pub(crate) tags: Vec<Bytes>,
+}
+
+/// Takes a value out of its envelope. Every error is a miss.
 pub(crate) fn open<V: 'static>(
     codec: &dyn Codec<V>,
     envelope: &Bytes,
-) -> Result<(V, u32), OpenError> {
+) -> Result<Opened<V>, OpenError> {
     let Envelope { head, payload } = Envelope::read(envelope)?;
     if head.negative {
         return Err(OpenError::Negative);
@@ -70,7 +80,7 @@ pub(crate) fn open<V: 'static>(
     } else {
         codec.decode(head.format, &payload)?
     };
-    Ok((value, head.plain_len))
+    Ok(Opened { value, weight: head.plain_len, tags: head.tags })
 }
 
 /// Why an envelope gives no value.
@@ -128,7 +138,7 @@ mod tests {
     use super::*;
 
     fn sealed(value: &[u8], above: usize) -> Bytes {
-        seal(&Raw, &Bytes::copy_from_slice(value), above, Duration::ZERO).unwrap().envelope
+        seal(&Raw, &Bytes::copy_from_slice(value), above, Duration::ZERO, &[]).unwrap().envelope
     }
 
     #[test]
@@ -162,15 +172,15 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_sealed_opens(value in prop::collection::vec(any::<u8>(), 0..5_000), above in 0usize..3_000) {
-            let (opened, weight) = open(&Raw, &sealed(&value, above)).unwrap();
-            prop_assert_eq!(&opened[..], &value[..]);
-            prop_assert_eq!(weight as usize, value.len());
+            let opened = open(&Raw, &sealed(&value, above)).unwrap();
+            prop_assert_eq!(&opened.value[..], &value[..]);
+            prop_assert_eq!(opened.weight as usize, value.len());
         }
 
         #[test]
         fn a_damaged_envelope_opens_or_not_but_never_panics(value: Vec<(String, u64)>, at: prop::sample::Index, flip in 1u8..) {
             let codec = Serde::default();
-            let mut bytes = seal(&codec, &value, 64, Duration::ZERO).unwrap().envelope.to_vec();
+            let mut bytes = seal(&codec, &value, 64, Duration::ZERO, &[]).unwrap().envelope.to_vec();
             let at = at.index(bytes.len());
             bytes[at] ^= flip;
             let _ = open::<Vec<(String, u64)>>(&codec, &Bytes::from(bytes));

@@ -6,7 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// A bounded set of keys, never values: what is repeated later is an invalidation, because the
+/// What waits to be invalidated.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Target {
+    Key(Bytes),
+    Tag(Bytes),
+}
+
+/// A bounded set of keys and tags, never values: what is repeated later is an invalidation, because the
 /// value may be old by then. When it overflows, everything is to be cleared.
 pub(crate) struct Recovery {
     max: usize,
@@ -17,8 +24,8 @@ pub(crate) struct Recovery {
 
 #[derive(Default)]
 struct State {
-    /// Each key with the number of its last write.
-    keys: HashMap<Bytes, u64>,
+    /// Each target with the number of its last write.
+    targets: HashMap<Target, u64>,
     /// The number of the write that made it overflow.
     overflow: Option<u64>,
     written: u64,
@@ -28,7 +35,7 @@ struct State {
 /// What is to be repeated, with the number of the write that asked for it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    Keys(Vec<(Bytes, u64)>),
+    Targets(Vec<(Target, u64)>),
     Everything(u64),
 }
 
@@ -37,19 +44,19 @@ impl Recovery {
         Self { max, any: AtomicBool::new(false), state: Mutex::default() }
     }
 
-    /// Queues a key. Returns whether somebody must start to repeat what is due.
+    /// Queues a target. Returns whether somebody must start to repeat what is due.
     #[must_use]
-    pub(crate) fn queue(&self, key: &Bytes) -> bool {
+    pub(crate) fn queue(&self, target: &Target) -> bool {
         let mut state = self.state.lock();
         state.written += 1;
         let written = state.written;
         if state.overflow.is_some() {
             state.overflow = Some(written);
-        } else if state.keys.len() >= self.max && !state.keys.contains_key(key) {
-            state.keys = HashMap::new();
+        } else if state.targets.len() >= self.max && !state.targets.contains_key(target) {
+            state.targets = HashMap::new();
             state.overflow = Some(written);
         } else {
-            state.keys.insert(key.clone(), written);
+            state.targets.insert(target.clone(), written);
         }
         self.start(&mut state)
     }
@@ -59,41 +66,46 @@ impl Recovery {
     pub(crate) fn queue_all(&self) -> bool {
         let mut state = self.state.lock();
         state.written += 1;
-        state.keys = HashMap::new();
+        state.targets = HashMap::new();
         state.overflow = Some(state.written);
         self.start(&mut state)
     }
 
-    /// Whether what L2 has for `key` must not be used.
-    pub(crate) fn blocks(&self, key: &[u8]) -> bool {
+    /// Whether what L2 has for `target` must not be used.
+    pub(crate) fn blocks(&self, target: &Target) -> bool {
         self.any.load(Ordering::Acquire) && {
             let state = self.state.lock();
-            state.overflow.is_some() || state.keys.contains_key(key)
+            state.overflow.is_some() || state.targets.contains_key(target)
         }
     }
 
-    /// What is due, at most `max` keys of it; `None` when all is done, and then whoever repeats
+    /// Whether nothing waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.any.load(Ordering::Acquire)
+    }
+
+    /// What is due, at most `max` targets of it; `None` when all is done, and then whoever repeats
     /// must stop.
     pub(crate) fn due(&self, max: usize) -> Option<Due> {
         let mut state = self.state.lock();
         if let Some(written) = state.overflow {
             return Some(Due::Everything(written));
         }
-        if state.keys.is_empty() {
+        if state.targets.is_empty() {
             state.running = false;
             self.any.store(false, Ordering::Release);
             return None;
         }
-        let keys = state.keys.iter().take(max).map(|(key, at)| (key.clone(), *at)).collect();
-        Some(Due::Keys(keys))
+        let targets = state.targets.iter().take(max).map(|(target, at)| (target.clone(), *at));
+        Some(Due::Targets(targets.collect()))
     }
 
-    /// The write of `key` with this number was repeated.
-    pub(crate) fn done(&self, key: &[u8], written: u64) {
+    /// The write of `target` with this number was repeated.
+    pub(crate) fn done(&self, target: &Target, written: u64) {
         let mut state = self.state.lock();
-        // A later write of the key is still to be repeated.
-        if state.keys.get(key) == Some(&written) {
-            state.keys.remove(key);
+        // A later write of the same is still to be repeated.
+        if state.targets.get(target) == Some(&written) {
+            state.targets.remove(target);
         }
     }
 
@@ -105,10 +117,10 @@ impl Recovery {
         }
     }
 
-    /// How many keys wait; the limit when everything does.
+    /// How many targets wait; the limit when everything does.
     pub(crate) fn len(&self) -> usize {
         let state = self.state.lock();
-        if state.overflow.is_some() { self.max } else { state.keys.len() }
+        if state.overflow.is_some() { self.max } else { state.targets.len() }
     }
 
     fn start(&self, state: &mut State) -> bool {
@@ -121,8 +133,8 @@ impl Recovery {
 mod tests {
     use super::*;
 
-    fn key(name: &'static str) -> Bytes {
-        Bytes::from_static(name.as_bytes())
+    fn key(name: &'static str) -> Target {
+        Target::Key(Bytes::from_static(name.as_bytes()))
     }
 
     #[test]
@@ -130,11 +142,11 @@ mod tests {
         let recovery = Recovery::new(10);
         assert!(recovery.queue(&key("a")));
         assert!(!recovery.queue(&key("a")), "one repeats already");
-        recovery.done(b"a", 1);
-        assert!(recovery.blocks(b"a") && !recovery.blocks(b"b"));
-        assert_eq!(recovery.due(9), Some(Due::Keys(vec![(key("a"), 2)])));
-        recovery.done(b"a", 2);
-        assert!(!recovery.blocks(b"a"));
+        recovery.done(&key("a"), 1);
+        assert!(recovery.blocks(&key("a")) && !recovery.blocks(&key("b")));
+        assert_eq!(recovery.due(9), Some(Due::Targets(vec![(key("a"), 2)])));
+        recovery.done(&key("a"), 2);
+        assert!(!recovery.blocks(&key("a")));
         assert_eq!(recovery.due(9), None);
         assert!(recovery.queue(&key("b")), "whoever repeated has stopped");
     }
@@ -145,7 +157,7 @@ mod tests {
         for name in ["a", "b", "c", "d"] {
             let _start = recovery.queue(&key(name));
         }
-        assert!(recovery.blocks(b"anything"));
+        assert!(recovery.blocks(&key("anything")));
         assert_eq!(recovery.due(9), Some(Due::Everything(4)));
         let _start = recovery.queue(&key("e"));
         recovery.done_all(4);

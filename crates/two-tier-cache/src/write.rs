@@ -10,13 +10,14 @@ use rand::Rng;
 use tokio::time::{sleep, timeout};
 
 use crate::body;
-use crate::cache::{Cache, Inner, checked_wire};
+use crate::cache::{Cache, Inner, Keep, checked_wire};
 use crate::error::WriteError;
 use crate::floors::Pass;
 use crate::key::CacheKey;
-use crate::ops::{Clear, EntryKeys, Invalidate, Put};
+use crate::ops::{Bump, Clear, EntryKeys, Invalidate, Put};
 use crate::payload::{self, SealError, Sealed};
-use crate::recovery::Due;
+use crate::recovery::{Due, Target};
+use crate::tags::{self, CacheTag};
 
 /// A write waits this long for its answer: longer than any healthy server takes, shorter than a
 /// caller's patience.
@@ -26,22 +27,31 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
-/// Keys that are repeated in one round trip.
+/// Writes that are repeated before the queue is looked at again.
 const REPEAT_BATCH: usize = 64;
 
 /// What a single [`Cache::put_with`] does differently.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PutOptions {
     /// How long this value lives. Default: the cache's ttl.
     pub ttl: Option<Duration>,
+    /// What the value can be voided by, together with others. Default: nothing.
+    pub tags: Vec<CacheTag>,
 }
 
 impl PutOptions {
     /// Sets how long this value lives.
     #[must_use]
-    pub const fn ttl(self, ttl: Duration) -> Self {
-        Self { ttl: Some(ttl) }
+    pub fn ttl(self, ttl: Duration) -> Self {
+        Self { ttl: Some(ttl), ..self }
+    }
+
+    /// Lets the value carry a tag.
+    #[must_use]
+    pub fn tag(mut self, tag: CacheTag) -> Self {
+        self.tags.push(tag);
+        self
     }
 }
 
@@ -83,12 +93,13 @@ where
         let ttl = options.ttl.map_or(Ok(inner.settings.ttl), Ttl::new)?;
         let wire = checked_wire(key)?;
         let value = value.into();
-        let sealed = inner.seal(&value)?;
+        let tags = tags::checked(options.tags)?;
+        let sealed = inner.seal(&value, &tags)?;
         let weight = Some(sealed.plain_len);
         let keys = EntryKeys::new(&inner.tag, &wire)?;
         let append = inner.append(body::put(&wire)).map_err(too_long)?;
         let written = if inner.settings.l2 {
-            let op = Put::new(&keys, append, sealed.envelope, ttl);
+            let op = Put::new(&keys, append, sealed.envelope, ttl, !tags.is_empty());
             inner.confirm(inner.ask(&op).await.map(|done| done.meta), &wire)
         } else {
             inner.confirm(inner.ask(&Invalidate::new(&keys, append)).await, &wire)
@@ -97,9 +108,9 @@ where
         let stripe = inner.stripe(&wire);
         let (here, fence) = inner.floors.here();
         let stamp = written.as_ref().map_or(here, |meta| meta.at);
-        let _entry =
-            inner.keep_local(key, value, Pass { stamp, fence, stripe }, ttl.as_duration(), weight);
-        inner.answer(written, &wire)
+        let keep = Keep { ttl, weight, tags: &tags };
+        let _entry = inner.keep_local(key, value, Pass { stamp, fence, stripe }, keep);
+        inner.answer(written, &Target::Key(wire))
     }
 
     /// Removes what any instance has for `key`.
@@ -118,7 +129,31 @@ where
         let wire = checked_wire(key)?;
         let op = inner.invalidation(&wire)?;
         let written = inner.confirm(inner.ask(&op).await, &wire);
-        inner.answer(written, &wire)
+        inner.answer(written, &Target::Key(wire))
+    }
+
+    /// Removes everything that carries `tag`, on every instance, at the cost of one step however
+    /// much it is.
+    ///
+    /// # Errors
+    /// As for [`invalidate`](Self::invalidate).
+    ///
+    /// # Cancel safety
+    /// A dropped call may still be carried out.
+    pub async fn invalidate_tag(&self, tag: &CacheTag) -> Result<Stamp, WriteError> {
+        let inner = &self.inner;
+        let written = inner.ask(&inner.bump(tag.bytes())?).await;
+        match &written {
+            Ok(meta) => {
+                if inner.settings.alone {
+                    inner.floors.adopt(meta.at);
+                }
+                inner.raise_tag(tag.bytes(), meta.at);
+            }
+            Err(_) => inner.fence_tag(tag.bytes()),
+        }
+        inner.detach_all();
+        inner.answer(written, &Target::Tag(tag.bytes().clone()))
     }
 
     /// Removes everything that any instance has, at the cost of one step however much it is.
@@ -158,13 +193,18 @@ where
     V: Send + Sync + 'static,
     E: Executor + Clone,
 {
-    fn seal(&self, value: &V) -> Result<Sealed, WriteError> {
-        payload::seal(&*self.codec, value, self.settings.compress_above, Duration::ZERO).map_err(
-            |error| match error {
-                SealError::Codec(error) => error.into(),
-                SealError::Envelope(error) => error.into(),
-            },
-        )
+    fn seal(&self, value: &V, tags: &[Bytes]) -> Result<Sealed, WriteError> {
+        let above = self.settings.compress_above;
+        payload::seal(&*self.codec, value, above, Duration::ZERO, tags).map_err(|error| match error
+        {
+            SealError::Codec(error) => error.into(),
+            SealError::Envelope(error) => error.into(),
+        })
+    }
+
+    fn bump(&self, tag: &Bytes) -> Result<Bump, WriteError> {
+        let append = self.append(body::bump(tag)).map_err(too_long)?;
+        Ok(Bump::new(&self.tag, append, tag.clone(), self.settings.tags_max))
     }
 
     fn invalidation(&self, wire: &Bytes) -> Result<Invalidate, WriteError> {
@@ -208,7 +248,7 @@ where
     fn answer(
         self: &Arc<Self>,
         answer: Result<Meta, BackendError>,
-        wire: &Bytes,
+        target: &Target,
     ) -> Result<Stamp, WriteError> {
         match answer {
             Ok(meta) => {
@@ -216,7 +256,7 @@ where
                 Ok(meta.at)
             }
             Err(error) => {
-                if self.recovery.queue(wire) {
+                if self.recovery.queue(target) {
                     tokio::spawn(repeat(Arc::downgrade(self)));
                 }
                 Err(self.queued(error))
@@ -234,6 +274,25 @@ where
         }
     }
 
+    /// Repeats one write as an invalidation. Returns whether the server answered.
+    async fn repeat_one(&self, target: &Target) -> bool {
+        match target {
+            Target::Key(wire) => {
+                let Ok(op) = self.invalidation(wire) else { return false };
+                let Ok(meta) = self.ask(&op).await else { return false };
+                self.floors.raise(self.stripe(wire), meta.at);
+                self.detach(wire);
+            }
+            Target::Tag(tag) => {
+                let Ok(op) = self.bump(tag) else { return false };
+                let Ok(meta) = self.ask(&op).await else { return false };
+                self.raise_tag(tag, meta.at);
+                self.detach_all();
+            }
+        }
+        true
+    }
+
     /// Repeats what is due once. Returns whether the server answered.
     async fn repeat_due(&self, due: Due) -> bool {
         match due {
@@ -243,17 +302,12 @@ where
                 self.floors.raise_all(meta.at);
                 self.recovery.done_all(written);
             }
-            Due::Keys(keys) => {
-                let ops: Result<Vec<_>, _> =
-                    keys.iter().map(|(wire, _)| self.invalidation(wire)).collect();
-                let Ok(ops) = ops else { return false };
-                let answers = timeout(WRITE_TIMEOUT, self.executor.run_many(&ops)).await;
-                let Ok(answers) = answers else { return false };
-                for ((wire, written), answer) in keys.iter().zip(answers) {
-                    let Ok(meta) = answer else { return false };
-                    self.floors.raise(self.stripe(wire), meta.at);
-                    self.detach(wire);
-                    self.recovery.done(wire, *written);
+            Due::Targets(targets) => {
+                for (target, written) in &targets {
+                    if !self.repeat_one(target).await {
+                        return false;
+                    }
+                    self.recovery.done(target, *written);
                 }
             }
         }

@@ -13,7 +13,7 @@ mod state;
 
 pub use append::{Append, AppendError};
 pub use meta::{Epoch, META_BYTES, Meta, Stamp};
-pub use state::{Lease, LogCell, LogState, Stored, StoredValue};
+pub use state::{Lease, LogCell, LogState, Stored, StoredValue, TagBumps};
 
 use bytes::Bytes;
 

@@ -1,10 +1,10 @@
 //! What the cells under a log's tag hold in memory.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::{EntryId, Meta, Stamp};
+use super::{EntryId, Epoch, Meta, Stamp};
 use crate::ServerTime;
 
 /// A cell under a log's tag: the log itself, or an entry of the cache that it covers.
@@ -16,6 +16,17 @@ pub enum LogCell {
     Log(LogState),
     /// A cached value and its lease.
     Stored(Stored),
+    /// The tags that were bumped.
+    Tags(TagBumps),
+}
+
+/// When tags were last bumped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TagBumps {
+    /// The history that the numbers belong to.
+    pub epoch: Epoch,
+    /// Each tag with the number of its last bump.
+    pub bumps: BTreeMap<Bytes, u64>,
 }
 
 /// A log in memory.
@@ -75,7 +86,7 @@ impl LogCell {
     pub const fn as_log(&self) -> Option<&LogState> {
         match self {
             Self::Log(log) => Some(log),
-            Self::Stored(_) => None,
+            Self::Stored(_) | Self::Tags(_) => None,
         }
     }
 
@@ -83,7 +94,15 @@ impl LogCell {
     pub const fn as_stored(&self) -> Option<&Stored> {
         match self {
             Self::Stored(stored) => Some(stored),
-            Self::Log(_) => None,
+            Self::Log(_) | Self::Tags(_) => None,
+        }
+    }
+
+    /// The tags, if it holds those.
+    pub const fn as_tags(&self) -> Option<&TagBumps> {
+        match self {
+            Self::Tags(tags) => Some(tags),
+            Self::Log(_) | Self::Stored(_) => None,
         }
     }
 }
@@ -106,6 +125,11 @@ impl LogState {
         self.entries.range(skip as usize..)
     }
 
+    /// Voids what is older than number `seq`, without an entry.
+    pub fn clear_at(&mut self, seq: u64) {
+        self.meta.clear_seq = self.meta.clear_seq.max(seq);
+    }
+
     /// Takes over `meta` and its last entry. Entries of another history are dropped.
     pub fn push(&mut self, meta: Meta, entry: Bytes, entries_max: usize) {
         if meta.at.epoch != self.meta.at.epoch || meta.at.seq != self.meta.at.seq + 1 {
@@ -122,7 +146,6 @@ impl LogState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::Epoch;
 
     fn log_of(count: u64, max: usize) -> LogState {
         let mut log = LogState::default();

@@ -1,17 +1,20 @@
 //! Storing what was loaded.
 
 use bytes::Bytes;
-use fleetwide_core_traits::log::{EntryId, LogCell, LogState, Stored, StoredValue};
+use fleetwide_core_traits::log::{
+    EntryId, LOG_LUA, LOG_TTL, LogCell, LogState, Stamp, Stored, StoredValue,
+};
 use fleetwide_core_traits::{
     ArgSink, AtomicOp, Effects, Key, Malformed, Script, ServerTime, Ttl, Wire,
 };
 
 use super::state::{live_lease, live_value, save, usable};
+use super::tags::{self, TAGS_LUA};
 use super::{EntryKeys, Wake};
 
 static FILL: Script = Script::timed(
     "cache_fill",
-    &[include_str!("../lua/value.lua"), include_str!("../lua/fill.lua")],
+    &[LOG_LUA, include_str!("../lua/value.lua"), TAGS_LUA, include_str!("../lua/fill.lua")],
 );
 
 pub(super) fn script() -> &'static Script {
@@ -22,11 +25,12 @@ pub(super) fn script() -> &'static Script {
 /// invalidation removed can never come back.
 #[derive(Debug)]
 pub(crate) struct Fill {
-    keys: [Key; 3],
+    keys: [Key; 4],
     token: EntryId,
     envelope: Bytes,
     ttl: Ttl,
     wake: Wake,
+    tags: Vec<Bytes>,
 }
 
 impl Fill {
@@ -36,9 +40,37 @@ impl Fill {
         envelope: Bytes,
         ttl: Ttl,
         wake: Wake,
+        tags: Vec<Bytes>,
     ) -> Self {
-        let EntryKeys { value, meta, lease, .. } = keys.clone();
-        Self { keys: [value, meta, lease], token, envelope, ttl, wake }
+        let EntryKeys { value, meta, tags: hash, lease, .. } = keys.clone();
+        Self { keys: [value, meta, hash, lease], token, envelope, ttl, wake, tags }
+    }
+}
+
+impl Fill {
+    /// Whether nothing has voided the value since `stamp`.
+    fn is_fresh(
+        &self,
+        stamp: Stamp,
+        log: &LogState,
+        tags_cell: Option<&LogCell>,
+        out: &mut Effects<LogCell>,
+    ) -> bool {
+        let mut meta = log.meta();
+        let mut unbumped = true;
+        if !self.tags.is_empty() {
+            let tags = tags::open(tags_cell, &mut meta);
+            unbumped = tags::unbumped(&tags, &self.tags, stamp.seq);
+            out.put(2, LogCell::Tags(tags), LOG_TTL);
+            if meta != log.meta() {
+                out.update(1, LOG_TTL, LogCell::start_log, move |cell| {
+                    if let LogCell::Log(log) = cell {
+                        log.clear_at(meta.clear_seq);
+                    }
+                });
+            }
+        }
+        usable(stamp, &meta) && unbumped
     }
 }
 
@@ -56,7 +88,7 @@ impl AtomicOp for Fill {
     }
 
     fn cells(&self) -> usize {
-        2
+        3
     }
 
     fn args(&self, to: &mut dyn ArgSink) {
@@ -64,6 +96,10 @@ impl AtomicOp for Fill {
         to.bytes(&self.envelope);
         to.uint(self.ttl.as_millis());
         self.wake.args(to);
+        to.uint(LOG_TTL.as_millis() as u64);
+        for tag in &self.tags {
+            to.bytes(tag);
+        }
     }
 
     fn apply(
@@ -75,8 +111,8 @@ impl AtomicOp for Fill {
         let Some(held) = live_lease(cells[0], now).filter(|lease| lease.token == self.token) else {
             return false;
         };
-        let meta = cells[1].and_then(LogCell::as_log).map(LogState::meta);
-        let fresh = meta.is_some_and(|meta| usable(held.stamp, &meta));
+        let log = cells[1].and_then(LogCell::as_log);
+        let fresh = log.is_some_and(|log| self.is_fresh(held.stamp, log, cells[2], out));
         let value = if fresh {
             Some(StoredValue {
                 stamp: held.stamp,

@@ -7,7 +7,10 @@ use fleetwide_core_traits::log::{Append, Epoch, LogCell};
 use fleetwide_core_traits::{AtomicOp, Namespace, Tag, Ttl, Wire};
 use proptest::prelude::*;
 
-use super::{Clear, EntryKeys, Fill, Invalidate, Lease, Lookup, Put, Release, Renew, Wake};
+use super::{
+    Bump, Clear, EntryKeys, Fill, Invalidate, Lease, Lookup, Put, Release, Renew, Versions, Wake,
+    tags_key,
+};
 
 fn wire() -> impl Strategy<Value = Wire> {
     let leaf = prop_oneof![
@@ -39,9 +42,12 @@ proptest! {
         decodes(&Lease::new(&keys, [0; 8], second, Epoch([0; 8])), &reply);
         decodes(&Renew::new(&keys, [0; 8], second), &reply);
         decodes(&Release::new(&keys, [0; 8], wake()), &reply);
-        decodes(&Fill::new(&keys, [0; 8], Bytes::new(), ttl, wake()), &reply);
-        decodes(&Put::new(&keys, append(&tag), Bytes::new(), ttl), &reply);
+        decodes(&Fill::new(&keys, [0; 8], Bytes::new(), ttl, wake(), Vec::new()), &reply);
+        decodes(&Put::new(&keys, append(&tag), Bytes::new(), ttl, true), &reply);
         decodes(&Invalidate::new(&keys, append(&tag)), &reply);
+        decodes(&Bump::new(&tag, append(&tag), Bytes::from_static(b"t"), 9), &reply);
+        let tags = [Bytes::from_static(b"t"), Bytes::from_static(b"u")];
+        decodes(&Versions::new(&tags_key(&tag), &tags), &reply);
         decodes(&Clear::new(&tag, append(&tag)), &reply);
     }
 }

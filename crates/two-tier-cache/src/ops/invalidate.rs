@@ -28,7 +28,7 @@ pub(crate) struct Invalidate {
 
 impl Invalidate {
     pub(crate) fn new(keys: &EntryKeys, append: Append) -> Self {
-        let EntryKeys { value, meta, lease, stream } = keys.clone();
+        let EntryKeys { value, meta, lease, stream, .. } = keys.clone();
         Self { keys: [value, meta, lease, stream], append }
     }
 }

@@ -58,7 +58,7 @@ pub(crate) enum Leased {
 impl Lease {
     /// `token` and `fresh` are random; `length` is at most [`LEASE_MAX`](super::LEASE_MAX).
     pub(crate) fn new(keys: &EntryKeys, token: EntryId, length: Duration, fresh: Epoch) -> Self {
-        let EntryKeys { value, meta, lease, stream } = keys.clone();
+        let EntryKeys { value, meta, lease, stream, .. } = keys.clone();
         Self { keys: [value, meta, lease, stream], token, length, fresh, ignore_value: false }
     }
 

@@ -10,10 +10,6 @@ use super::value_key;
 
 static LOOKUP: Script = Script::command("MGET");
 
-pub(super) fn script() -> &'static Script {
-    &LOOKUP
-}
-
 /// `MGET value meta`: because both are read in one step, what is found reflects everything up to
 /// the meta.
 #[derive(Debug)]
@@ -49,7 +45,7 @@ impl AtomicOp for Lookup {
     type Reply = Found;
 
     fn script(&self) -> &'static Script {
-        script()
+        &LOOKUP
     }
 
     fn keys(&self) -> &[Key] {

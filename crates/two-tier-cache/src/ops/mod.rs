@@ -8,6 +8,7 @@ mod lease;
 mod lookup;
 mod put;
 mod state;
+mod tags;
 #[cfg(test)]
 mod twin;
 
@@ -17,6 +18,7 @@ pub(crate) use lease::{Lease, Leased, Release, Renew, Wake};
 pub(crate) use lookup::{Found, Lookup};
 pub(crate) use put::Put;
 pub(crate) use state::LEASE_MAX;
+pub(crate) use tags::{Bump, Versions, tags_key};
 
 use fleetwide_core_traits::{Key, KeyError, Script, Tag, log};
 
@@ -25,6 +27,7 @@ use fleetwide_core_traits::{Key, KeyError, Script, Tag, log};
 pub(crate) struct EntryKeys {
     value: Key,
     meta: Key,
+    tags: Key,
     lease: Key,
     stream: Key,
 }
@@ -32,7 +35,8 @@ pub(crate) struct EntryKeys {
 impl EntryKeys {
     pub(crate) fn new(tag: &Tag, key: &[u8]) -> Result<Self, KeyError> {
         let (meta, stream) = log::Append::keys(tag);
-        Ok(Self { value: value_key(tag, key)?, meta, lease: tag.named("l", key)?, stream })
+        let (value, lease) = (value_key(tag, key)?, tag.named("l", key)?);
+        Ok(Self { value, meta, tags: tags_key(tag), lease, stream })
     }
 }
 
@@ -44,7 +48,7 @@ pub(crate) fn value_key(tag: &Tag, key: &[u8]) -> Result<Key, KeyError> {
 /// All scripts of this crate, for [`Executor::prepare`](fleetwide_core_traits::Executor::prepare).
 pub(crate) fn scripts() -> [&'static Script; 8] {
     [
-        lookup::script(),
+        tags::script(),
         lease::lease_script(),
         lease::renew_script(),
         lease::release_script(),

@@ -1,17 +1,18 @@
 //! Writing a value through.
 
 use bytes::Bytes;
-use fleetwide_core_traits::log::{Append, LOG_LUA, LogCell, Meta, Stored, StoredValue};
+use fleetwide_core_traits::log::{Append, LOG_LUA, LOG_TTL, LogCell, Meta, Stored, StoredValue};
 use fleetwide_core_traits::{
     ArgSink, AtomicOp, Effects, Key, Malformed, Script, ServerTime, Ttl, Wire,
 };
 
 use super::EntryKeys;
 use super::state::save;
+use super::tags::{self, TAGS_LUA};
 
 static PUT: Script = Script::timed(
     "cache_put",
-    &[LOG_LUA, include_str!("../lua/value.lua"), include_str!("../lua/put.lua")],
+    &[LOG_LUA, include_str!("../lua/value.lua"), TAGS_LUA, include_str!("../lua/put.lua")],
 );
 
 pub(super) fn script() -> &'static Script {
@@ -21,10 +22,11 @@ pub(super) fn script() -> &'static Script {
 /// Stores a value whatever was there, takes the lease away, and appends to the log.
 #[derive(Debug)]
 pub(crate) struct Put {
-    keys: [Key; 4],
+    keys: [Key; 5],
     append: Append,
     envelope: Bytes,
     ttl: Ttl,
+    tagged: bool,
 }
 
 /// The answer to [`Put`].
@@ -37,9 +39,15 @@ pub(crate) struct PutDone {
 }
 
 impl Put {
-    pub(crate) fn new(keys: &EntryKeys, append: Append, envelope: Bytes, ttl: Ttl) -> Self {
-        let EntryKeys { value, meta, lease, stream } = keys.clone();
-        Self { keys: [value, meta, lease, stream], append, envelope, ttl }
+    pub(crate) fn new(
+        keys: &EntryKeys,
+        append: Append,
+        envelope: Bytes,
+        ttl: Ttl,
+        tagged: bool,
+    ) -> Self {
+        let EntryKeys { value, meta, tags, lease, stream } = keys.clone();
+        Self { keys: [value, meta, tags, lease, stream], append, envelope, ttl, tagged }
     }
 }
 
@@ -56,13 +64,14 @@ impl AtomicOp for Put {
     }
 
     fn cells(&self) -> usize {
-        2
+        3
     }
 
     fn args(&self, to: &mut dyn ArgSink) {
         self.append.args(to);
         to.bytes(&self.envelope);
         to.uint(self.ttl.as_millis());
+        to.uint(self.tagged.into());
     }
 
     fn apply(
@@ -71,7 +80,12 @@ impl AtomicOp for Put {
         now: ServerTime,
         out: &mut Effects<LogCell>,
     ) -> PutDone {
-        let meta = self.append.apply(1, self.append.open(cells[1]), out);
+        let mut meta = self.append.open(cells[1]);
+        if self.tagged {
+            let tags = tags::open(cells[2], &mut meta);
+            out.put(2, LogCell::Tags(tags), LOG_TTL);
+        }
+        let meta = self.append.apply(1, meta, out);
         let value = StoredValue {
             stamp: meta.at,
             stored_at: now,

@@ -2,6 +2,7 @@
 //!
 //! Random histories run against a real server and in memory, on one clock that the test moves.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +17,16 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::state::{live_lease, live_value, read_value, write_value};
-use super::{Clear, EntryKeys, Fill, Invalidate, Lease, Lookup, Put, Release, Renew, Wake};
+use super::{
+    Bump, Clear, EntryKeys, Fill, Invalidate, Lease, Lookup, Put, Release, Renew, Versions, Wake,
+    tags_key,
+};
 
-const HISTORIES: usize = 400;
+const HISTORIES: usize = 1_000;
 const STEPS: usize = 25;
 const KEYS: [&[u8]; 2] = [b"a", b"b"];
+/// More than are kept, so that they are pruned.
+const TAGS: [&[u8]; 5] = [b"t0", b"t1", b"t2", b"t3", b"t4"];
 
 struct Twins {
     admin: RespConnection,
@@ -44,6 +50,11 @@ impl Twins {
         assert_eq!(shared, local, "reply of {what}: left is the script's");
     }
 
+    fn tags(&mut self) -> Vec<Bytes> {
+        let rng = &mut self.rng;
+        TAGS.into_iter().filter(|_| rng.random_bool(0.2)).map(Bytes::from_static).collect()
+    }
+
     fn append(&mut self, body: &'static [u8]) -> Append {
         let (fresh, id) = (Epoch(self.rng.random()), self.rng.random());
         let body = Bytes::from_static(body);
@@ -60,7 +71,7 @@ impl Twins {
         let ttl = Ttl::clamped(Duration::from_secs(self.rng.random_range(3_600..9_999)));
         let envelope = Bytes::from(format!("envelope {}", self.rng.random_range(0..99)));
         let wake = Wake::new(&self.tag, name);
-        match self.rng.random_range(0..16) {
+        match self.rng.random_range(0..19) {
             0..4 => {
                 let mut op = Lease::new(&keys, token, length, Epoch(self.rng.random()));
                 if self.rng.random_bool(0.2) {
@@ -68,12 +79,15 @@ impl Twins {
                 }
                 self.step("lease", op).await;
             }
-            4..7 => self.step("fill", Fill::new(&keys, token, envelope, ttl, wake)).await,
+            4..7 => {
+                let tags = self.tags();
+                self.step("fill", Fill::new(&keys, token, envelope, ttl, wake, tags)).await;
+            }
             7 => self.step("renew", Renew::new(&keys, token, length)).await,
             8 => self.step("release", Release::new(&keys, token, wake)).await,
             9 => {
-                let append = self.append(b"put");
-                self.step("put", Put::new(&keys, append, envelope, ttl)).await;
+                let (append, tagged) = (self.append(b"put"), self.rng.random());
+                self.step("put", Put::new(&keys, append, envelope, ttl, tagged)).await;
             }
             10..12 => {
                 let append = self.append(b"gone");
@@ -90,6 +104,15 @@ impl Twins {
                 let back = Duration::from_millis(self.rng.random_range(0..90_000));
                 self.clock.step_server_back(back);
             }
+            14..16 => {
+                let tag = TAGS[self.rng.random_range(0..TAGS.len())];
+                let append = self.append(b"bump");
+                self.step("bump", Bump::new(&self.tag, append, Bytes::from_static(tag), 3)).await;
+            }
+            16 => {
+                let tags = TAGS.map(Bytes::from_static);
+                self.step("versions", Versions::new(&tags_key(&self.tag), &tags)).await;
+            }
             _ => {
                 let meta = Append::keys(&self.tag).0;
                 self.step("lookup", Lookup::new(&self.tag, &meta, name).unwrap()).await;
@@ -105,6 +128,8 @@ impl Twins {
         let held = log.map(|log| log.meta().to_bytes().to_vec());
         assert_eq!(self.raw(&meta).await, held, "meta");
         assert_eq!(self.stream(&stream).await, entries(log), "stream");
+        let tags = self.memory.peek_state::<LogCell>(&tags_key(&self.tag));
+        assert_eq!(self.hash(&tags_key(&self.tag)).await, fields(tags.as_ref()), "tags");
         for name in KEYS {
             let keys = EntryKeys::new(&self.tag, name).unwrap();
             let cell = self.memory.peek_state::<LogCell>(&keys.value);
@@ -138,6 +163,15 @@ impl Twins {
         }
     }
 
+    async fn hash(&mut self, key: &Key) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let reply = self.admin.command(&[b"HGETALL".as_slice(), key.as_bytes()]).await.unwrap();
+        let bytes = |reply: &Reply| match reply {
+            Reply::Bulk(bytes) => bytes.to_vec(),
+            other => panic!("{other:?}"),
+        };
+        reply.as_array().unwrap().chunks(2).map(|pair| (bytes(&pair[0]), bytes(&pair[1]))).collect()
+    }
+
     async fn stream(&mut self, key: &Key) -> Vec<Vec<u8>> {
         let reply =
             self.admin.command(&[b"XRANGE".as_slice(), key.as_bytes(), b"-", b"+"]).await.unwrap();
@@ -149,6 +183,12 @@ impl Twins {
         };
         reply.as_array().unwrap().iter().map(entry).collect()
     }
+}
+
+fn fields(tags: Option<&LogCell>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let Some(tags) = tags.and_then(LogCell::as_tags) else { return BTreeMap::new() };
+    let bumps = tags.bumps.iter().map(|(tag, seq)| (tag.to_vec(), seq.to_string().into_bytes()));
+    bumps.chain([(Vec::new(), tags.epoch.0.to_vec())]).collect()
 }
 
 fn entries(log: Option<&LogState>) -> Vec<Vec<u8>> {

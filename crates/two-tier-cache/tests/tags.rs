@@ -1,0 +1,110 @@
+//! A bump of a tag voids everything that carries it, wherever it is, and nothing else.
+
+mod common;
+
+use common::{Gate, PATIENCE, SlowLoad, node_with, pair, until_gone};
+use fleetwide_mem_backend::Memory;
+use fleetwide_testkit::eventually;
+use fleetwide_two_tier_cache::{CacheTag, LoadContext, PutOptions, Tier};
+
+fn tag(name: &str) -> CacheTag {
+    CacheTag::new(name).unwrap()
+}
+
+fn key(name: &str) -> String {
+    name.to_owned()
+}
+
+fn carrying(name: &str) -> PutOptions {
+    PutOptions::default().tag(tag(name))
+}
+
+#[tokio::test]
+async fn a_bump_is_seen_by_every_instance_and_by_no_other_entry() {
+    let (a, b) = pair().await;
+    a.cache.put_with(&key("red"), key("red"), carrying("colour")).await.unwrap();
+    a.cache.put_with(&key("rose"), key("rose"), carrying("flower")).await.unwrap();
+    for name in ["red", "rose"] {
+        assert_eq!(b.cache.get(&key(name)).await.unwrap().tier(), Tier::L2);
+        assert_eq!(b.cache.get(&key(name)).await.unwrap().tier(), Tier::L1);
+    }
+    a.cache.invalidate_tag(&tag("colour")).await.unwrap();
+    assert!(a.cache.get(&key("red")).await.is_none(), "the one who bumped sees it at once");
+    until_gone(&b.cache, "red").await;
+    assert!(b.cache.get(&key("red")).await.is_none(), "L2 has it, and it does not count");
+    assert!(b.cache.peek(&key("rose")).is_some());
+    a.cache.put_with(&key("red"), key("new"), carrying("colour")).await.unwrap();
+    assert_eq!(*b.cache.get(&key("red")).await.unwrap(), "new");
+}
+
+/// Red without `tags_since` in `fill.lua` and its twin: the other instance then finds the value in
+/// L2. Red without the tags' floors on a hit: then this instance serves it.
+#[tokio::test]
+async fn a_bump_during_a_load_voids_that_load() {
+    let (a, b) = pair().await;
+    let slow = SlowLoad::new();
+    let (cache, loader) = (a.cache.clone(), slow.loader("old"));
+    let caller = tokio::spawn(async move {
+        let tagged = |context: LoadContext<String>| async move {
+            context.tag("colour").unwrap();
+            loader(context.into_key()).await
+        };
+        cache.get_or_load_with(&key("red"), tagged).await
+    });
+    slow.began().await;
+    b.cache.invalidate_tag(&tag("colour")).await.unwrap();
+    slow.finish();
+    assert_eq!(*caller.await.unwrap().unwrap(), "old");
+    eventually(PATIENCE, "the fill was refused", || async { a.cache.stats().fills_refused == 1 })
+        .await;
+    until_gone(&a.cache, "red").await;
+    assert!(a.cache.get(&key("red")).await.is_none());
+    assert!(b.cache.get(&key("red")).await.is_none());
+}
+
+#[tokio::test]
+async fn a_forgotten_tag_voids_too_much_rather_than_too_little() {
+    let (memory, namespace) = (Memory::new(), common::namespace());
+    let few = || {
+        let gate = Gate::new(memory.executor().clone());
+        node_with(gate, memory.bus(), &namespace, |builder| builder.tags_max(4))
+    };
+    let (a, b) = (few().await, few().await);
+    a.cache.put_with(&key("red"), key("red"), carrying("colour")).await.unwrap();
+    let holding = b.executor.hold("MGET");
+    let cache = b.cache.clone();
+    let late = tokio::spawn(async move { cache.get(&key("red")).await });
+    holding.carried_out().await;
+    a.cache.invalidate_tag(&tag("colour")).await.unwrap();
+    for unrelated in 0..20 {
+        a.cache.invalidate_tag(&tag(&format!("unrelated {unrelated}"))).await.unwrap();
+    }
+    assert!(a.cache.get(&key("red")).await.is_none());
+    let applied = || async { b.cache.stats().invalidations_applied == 22 };
+    eventually(PATIENCE, "all bumps are applied", applied).await;
+    holding.release();
+    assert_eq!(*late.await.unwrap().unwrap(), "red", "it asked before");
+    // Red without `forget`: nothing here remembers the bump that this entry came too late for.
+    assert!(b.cache.peek(&key("red")).is_none());
+    let c = few().await;
+    assert!(c.cache.get(&key("red")).await.is_none(), "one that has seen no bump asks the server");
+}
+
+#[tokio::test]
+async fn what_a_loader_says_is_done() {
+    let (a, b) = pair().await;
+    let silent = |context: LoadContext<String>| async move {
+        context.no_store();
+        Ok::<_, std::io::Error>(key("for the caller"))
+    };
+    let hit = a.cache.get_or_load_with(&key("secret"), silent).await.unwrap();
+    assert_eq!((hit.tier(), &**hit), (Tier::Load, "for the caller"));
+    assert!(a.cache.get(&key("secret")).await.is_none());
+    assert!(b.cache.get(&key("secret")).await.is_none());
+    let bad = |context: LoadContext<String>| async move {
+        assert!(context.tag("").is_err() && context.ttl(std::time::Duration::ZERO).is_err());
+        Ok::<_, std::io::Error>(key("kept"))
+    };
+    a.cache.get_or_load_with(&key("plain"), bad).await.unwrap();
+    assert_eq!(*a.cache.get(&key("plain")).await.unwrap(), "kept");
+}
