@@ -33,7 +33,11 @@ pub type FleetStore = MemStore;
 /// The backend of one role.
 #[derive(Clone, Debug)]
 pub(crate) enum Backend {
-    Memory(Memory),
+    Memory {
+        memory: Memory,
+        /// Whether no other fleet has it too.
+        alone: bool,
+    },
     #[cfg(feature = "redis")]
     Redis(Redis),
 }
@@ -43,21 +47,21 @@ pub(crate) enum Backend {
 impl Backend {
     pub(crate) fn executor(&self) -> FleetExecutor {
         match self {
-            Self::Memory(memory) => Either::Left(memory.executor().clone()),
+            Self::Memory { memory, .. } => Either::Left(memory.executor().clone()),
             Self::Redis(redis) => Either::Right(redis.executor()),
         }
     }
 
     pub(crate) fn bus(&self) -> FleetBus {
         match self {
-            Self::Memory(memory) => Either::Left(memory.bus().clone()),
+            Self::Memory { memory, .. } => Either::Left(memory.bus().clone()),
             Self::Redis(redis) => Either::Right(redis.bus()),
         }
     }
 
     pub(crate) fn store(&self) -> FleetStore {
         match self {
-            Self::Memory(memory) => Either::Left(memory.store().clone()),
+            Self::Memory { memory, .. } => Either::Left(memory.store().clone()),
             Self::Redis(redis) => Either::Right(redis.store()),
         }
     }
@@ -66,16 +70,20 @@ impl Backend {
         matches!(self, Self::Redis(_))
     }
 
+    pub(crate) fn is_alone(&self) -> bool {
+        matches!(self, Self::Memory { alone: true, .. })
+    }
+
     pub(crate) fn health(&self) -> Health {
         match self {
-            Self::Memory(_) => Health::Up,
+            Self::Memory { .. } => Health::Up,
             Self::Redis(redis) => redis.health(),
         }
     }
 
     pub(crate) async fn info(&self) -> Option<Info> {
         match self {
-            Self::Memory(_) => None,
+            Self::Memory { .. } => None,
             Self::Redis(redis) => {
                 let silent = |error| tracing::debug!(%error, "no answer to INFO");
                 redis.info().await.map_err(silent).ok()
@@ -105,22 +113,27 @@ impl Backend {
 #[allow(dead_code, reason = "a build without any capability runs and sends nothing")]
 impl Backend {
     pub(crate) fn executor(&self) -> FleetExecutor {
-        let Self::Memory(memory) = self;
+        let Self::Memory { memory, .. } = self;
         memory.executor().clone()
     }
 
     pub(crate) fn bus(&self) -> FleetBus {
-        let Self::Memory(memory) = self;
+        let Self::Memory { memory, .. } = self;
         memory.bus().clone()
     }
 
     pub(crate) fn store(&self) -> FleetStore {
-        let Self::Memory(memory) = self;
+        let Self::Memory { memory, .. } = self;
         memory.store().clone()
     }
 
     pub(crate) fn is_shared(&self) -> bool {
         false
+    }
+
+    pub(crate) fn is_alone(&self) -> bool {
+        let Self::Memory { alone, .. } = self;
+        *alone
     }
 
     pub(crate) fn health(&self) -> Health {

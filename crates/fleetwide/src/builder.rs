@@ -65,7 +65,9 @@ impl FleetwideBuilder {
     /// # Panics
     /// Outside a Tokio runtime, if a Redis is configured.
     pub fn build(self) -> Result<Fleetwide, BuildError> {
-        let mut backends = Backends { memory: self.memory.unwrap_or_default(), shared: Vec::new() };
+        let alone = self.memory.is_none();
+        let memory = Backend::Memory { memory: self.memory.unwrap_or_default(), alone };
+        let mut backends = Backends { memory, shared: Vec::new() };
         let servers = &self.settings.servers;
         let cache = backends.of(Role::Cache, servers.cache.as_ref())?;
         let events = backends.of(Role::Events, servers.events.as_ref())?;
@@ -76,13 +78,13 @@ impl FleetwideBuilder {
 
 /// One client for each distinct URL.
 struct Backends {
-    memory: Memory,
+    memory: Backend,
     shared: Vec<(RedisUrl, Backend)>,
 }
 
 impl Backends {
     fn of(&mut self, role: Role, url: Option<&RedisUrl>) -> Result<Backend, BuildError> {
-        let Some(url) = url else { return Ok(Backend::Memory(self.memory.clone())) };
+        let Some(url) = url else { return Ok(self.memory.clone()) };
         if let Some((_, backend)) = self.shared.iter().find(|(held, _)| held == url) {
             return Ok(backend.clone());
         }

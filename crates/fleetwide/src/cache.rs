@@ -26,7 +26,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use fleetwide_two_tier_cache::{
-    CacheKey, ConfigError, Freshness, Hit, LoadError, PutOptions, Stats, Tier, WriteError,
+    CacheKey, CacheTag, ConfigError, Freshness, Hit, LoadContext, LoadError, PutOptions, Stats,
+    TagError, Tier, WriteError,
 };
 
 use crate::backend::FleetExecutor;
@@ -75,9 +76,11 @@ pub struct CacheBuilder<K, V, C = Serde> {
     ttl: Duration,
     l1_ttl: Option<Duration>,
     staleness_bound: Duration,
-    rest: Box<dyn FnOnce(Rest<K, V>) -> Rest<K, V>>,
+    rest: Options<K, V>,
 }
 
+/// What [`CacheBuilder::options`] was given.
+type Options<K, V> = Box<dyn FnOnce(Rest<K, V>) -> Rest<K, V>>;
 /// The builder of the cache's own crate.
 type Rest<K, V> = two_tier_cache::CacheBuilder<K, V, FleetExecutor>;
 
@@ -125,7 +128,7 @@ where
     }
 
     /// Sets any other option, as
-    /// [`fleetwide_two_tier_cache::CacheBuilder`](two_tier_cache::CacheBuilder) has it.
+    /// [`fleetwide_two_tier_cache::CacheBuilder`] has it.
     pub fn options(self, set: impl FnOnce(Rest<K, V>) -> Rest<K, V> + 'static) -> Self {
         let rest = self.rest;
         Self { rest: Box::new(move |builder| set(rest(builder))), ..self }
@@ -152,7 +155,8 @@ where
         )
         .ttl(self.ttl)
         .staleness_bound(self.staleness_bound)
-        .l2(backend.is_shared());
+        .l2(backend.is_shared())
+        .alone(backend.is_alone());
         if let Some(l1_ttl) = self.l1_ttl {
             builder = builder.l1_ttl(l1_ttl);
         }

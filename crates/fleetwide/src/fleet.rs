@@ -68,7 +68,8 @@ impl Fleetwide {
 
     /// A fleet of one, in memory.
     pub fn memory() -> Self {
-        let memory = Backend::Memory(fleetwide_mem_backend::Memory::new());
+        let memory = fleetwide_mem_backend::Memory::new();
+        let memory = Backend::Memory { memory, alone: true };
         Self::new(Settings::default(), [memory.clone(), memory.clone(), memory])
     }
 

@@ -5,7 +5,7 @@
 //! its state with every other instance. When Redis is slow or gone, each capability falls to a
 //! stated rung of a stated ladder; nothing hangs, and nothing is silently wrong.
 //!
-//! 1. [`Fleetwide::from_env`] parses the variables ([`env`]) and begins to connect. A Redis that is
+//! 1. [`Fleetwide::from_env`] parses the variables ([`env`](mod@env)) and begins to connect. A Redis that is
 //!    away is no error: the fleet joins when it comes.
 //! 2. [`Fleetwide::cache`], [`Fleetwide::events`] and [`Fleetwide::limiter`] make capabilities, each
 //!    on the backend of its role: all on one Redis, or each on its own.
@@ -24,11 +24,10 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # #[cfg(any())]
-//! let fleet = Fleetwide::from_env()?;
-//! # let fleet = Fleetwide::memory();
+//! let fleet = Fleetwide::memory(); // or `from_env`, for Redis where `REDIS_URL` is set
 //! let users = fleet.cache::<u64, String>("users").build()?;
-//! let logins = fleet.limiter("logins", Quota::sliding_window(5, Duration::from_secs(60))?).build()?;
+//! let quota = Quota::sliding_window(5, Duration::from_secs(60))?;
+//! let logins = fleet.limiter("logins", quota).build()?;
 //!
 //! if logins.check("198.51.100.7").await?.is_allowed() {
 //!     let load = |id| async move { Ok::<_, std::io::Error>(format!("user {id}")) };
@@ -37,6 +36,10 @@
 //! fleet.shutdown().await;
 //! # Ok(()) }
 //! ```
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
 
 mod backend;
 mod builder;
@@ -49,7 +52,7 @@ mod fleet;
 pub mod health;
 #[cfg(feature = "limiter")]
 pub mod limiter;
-#[cfg(any(feature = "cache", feature = "events"))]
+#[cfg(feature = "cache")]
 mod log;
 pub mod store;
 

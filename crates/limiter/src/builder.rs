@@ -129,13 +129,9 @@ impl<E: Executor> LimiterBuilder<E> {
             Quota::SlidingWindow(quota) => Policy::SlidingWindow(self.counter(quota, instances)),
         };
         let telemetry = Telemetry::new(&name, unavailable);
-        let hysteresis = Hysteresis {
-            failures: FAILURES,
-            successes: SUCCESSES,
-            probe_every: self.probe_every,
-        };
-        let gate =
-            Gate::new(hysteresis, self.clock.clone(), telemetry.clone(), self.listener);
+        let hysteresis =
+            Hysteresis { failures: FAILURES, successes: SUCCESSES, probe_every: self.probe_every };
+        let gate = Gate::new(hysteresis, self.clock.clone(), telemetry.clone(), self.listener);
         Ok(Limiter::new(Inner {
             executor: self.executor,
             namespace: self.namespace,

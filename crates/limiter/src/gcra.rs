@@ -20,13 +20,14 @@ use crate::algorithm::Algorithm;
 use crate::quota::SPAN_US_MAX;
 use crate::{GcraQuota, Verdict};
 
-const SHARED: &str = include_str!("lua/gcra.lua");
-static CHECK: Script =
-    Script::timed("limiter.gcra_check", &[SHARED, include_str!("lua/gcra_check.lua")]);
-static PEEK: Script =
-    Script::timed("limiter.gcra_peek", &[SHARED, include_str!("lua/gcra_peek.lua")]);
+const STANDING_LUA: &str = include_str!("lua/gcra.lua");
+const CHECK_LUA: &str = include_str!("lua/gcra_check.lua");
+const PEEK_LUA: &str = include_str!("lua/gcra_peek.lua");
+static CHECK: Script = Script::timed("limiter.gcra_check", &[STANDING_LUA, CHECK_LUA, PEEK_LUA]);
+static PEEK: Script = Script::timed("limiter.gcra_peek", &[STANDING_LUA, PEEK_LUA]);
 
 /// What is kept of one key. It holds its parameters, so that others can read it.
+#[allow(clippy::struct_field_names, reason = "times without their unit invite mistakes")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GcraState {
     /// When all that was spent will be earned back.
@@ -81,11 +82,8 @@ impl Algorithm for GcraQuota {
             return (verdict, None);
         }
         let debt_us = standing.debt_us() + standing.price_us(cost);
-        let verdict = Verdict {
-            remaining: standing.left(debt_us),
-            reset_after_us: debt_us,
-            ..verdict
-        };
+        let verdict =
+            Verdict { remaining: standing.left(debt_us), reset_after_us: debt_us, ..verdict };
         let (at_us, interval_us) = (standing.now_us, self.interval_us());
         (verdict, Some(GcraState { tat_us: at_us + debt_us, at_us, interval_us }))
     }

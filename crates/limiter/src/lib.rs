@@ -1,4 +1,65 @@
 //! Rate limits that hold for a whole fleet: GCRA and a sliding window, exact by the server's clock.
+//!
+//! N instances that count by themselves let N times the limit through. Here all of them spend from
+//! one count, and each call is one atomic step on it:
+//!
+//! 1. A [`Quota`] says what each key may spend, and by which algorithm. It is checked once.
+//! 2. [`Limiter::check`] names the key, and makes the step: a pure decision for this process
+//!    ([`Algorithm::decide`]), and a script for a server, which is its twin.
+//! 3. The executor runs one or the other, atomically, by its own clock. What is allowed is spent in
+//!    the same step; a refusal spends nothing.
+//! 4. If no answer comes within the deadline (20 ms), or none is expected, the chosen
+//!    [`Unavailable`] answers: all, none, or this instance's share. One caller at a time asks the
+//!    backend meanwhile, so an outage does not delay the others.
+//! 5. The [`Decision`] says what is left, when it pays to come again, and who decided.
+//!
+//! # Promises
+//! - **Never over.** While the count is shared and no acknowledged write is lost, what is admitted
+//!   in any interval keeps the algorithm's contract, for any number of instances. [`Quota`] has the
+//!   contracts.
+//! - **`retry_after` is exact.** One microsecond earlier the same call is refused; at that time it
+//!   is allowed, if nobody else spends meanwhile.
+//! - **A refusal debits nothing**, and writes nothing, so a flood of them replicates nothing. The
+//!   one exception: the clock went back, and the refusal re-anchors the key's state.
+//! - **A clock that goes back** forgets nothing. A key is as good as new within the time that GCRA
+//!   takes to earn a burst, or within a window and a 63rd of it.
+//! - **A change of limit** takes effect at once, and what was spent stays spent, also while old and
+//!   new instances run side by side.
+//! - **Every key expires** when it says no more than no key at all.
+//!
+//! # Examples
+//! ```
+//! use std::time::Duration;
+//! use fleetwide_core_traits::Namespace;
+//! use fleetwide_limiter::{Decision, Limiter, Quota, Unavailable};
+//! use fleetwide_mem_backend::Memory;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let namespace = Namespace::new("shop")?;
+//! let quota = Quota::sliding_window(100, Duration::from_secs(60))?;
+//! let limiter = Limiter::builder(Memory::new().executor().clone(), &namespace, "api", quota)
+//!     .on_unavailable(Unavailable::LocalShare { instances: 3 })
+//!     .build()?;
+//! match limiter.check("tenant-7:203.0.113.9").await? {
+//!     Decision::Allow { remaining, .. } => assert_eq!(remaining, 99),
+//!     Decision::Deny { retry_after, .. } => println!("come again in {retry_after:?}"),
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! The same over Redis takes another executor, and nothing else changes.
+//!
+//! # Which algorithm
+//! The sliding window gives a client its whole quota at once and never more than that in any
+//! window: take it for 'at most 100 a minute'. GCRA spreads the quota: take it to keep a steady
+//! pace, with a burst of your choice, and where a key must be as small as it can be.
+//!
+//! The window counts 64 sub-windows, of which 63 are a window. So it is never over, and a refusal
+//! means that 64/63 of a window is full: it can admit up to 1.6 % less than an exact log would.
+
+#![forbid(unsafe_code)]
+
 mod algorithm;
 mod builder;
 mod decision;

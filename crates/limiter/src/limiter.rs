@@ -194,7 +194,11 @@ impl<E: Executor> Inner<E> {
         })
     }
 
-    async fn reset<A: Algorithm>(&self, counter: &Counter<A>, key: &[u8]) -> Result<(), ResetError> {
+    async fn reset<A: Algorithm>(
+        &self,
+        counter: &Counter<A>,
+        key: &[u8],
+    ) -> Result<(), ResetError> {
         let key = cell::<A>(&self.namespace, &self.name, key)?;
         if let Some(share) = &counter.share {
             share.forget(&key);

@@ -10,6 +10,8 @@ const PERIOD_MAX_US: u64 = 366 * 24 * 3600 * 1_000_000;
 /// Ten years, as the longest ttl that a server is asked for (365 days each). It keeps sums of times
 /// far below 2^53, the end of what scripts compute exactly. `lua/gcra.lua` has it too.
 pub(crate) const SPAN_US_MAX: u64 = 10 * 365 * 24 * 3600 * 1_000_000;
+/// 142 years, as the share of a vanishing part of a quota; sums of times stay below 2^53.
+const SHARE_US_MAX: u64 = 1 << 52;
 /// Sub-windows that cover a window whatever part of the newest is over.
 const FULL_SUB_WINDOWS: u64 = 63;
 
@@ -87,7 +89,8 @@ impl GcraQuota {
         let period_us = micros(period)?;
         let interval_us = period_us.div_ceil(u64::from(max));
         // Whole microseconds cannot express 700,000 per second: it would silently be 500,000.
-        let (asked, given) = (u128::from(period_us) * 100, u128::from(interval_us) * u128::from(max));
+        let (asked, given) =
+            (u128::from(period_us) * 100, u128::from(interval_us) * u128::from(max));
         if given * 100 > asked + asked / 100 {
             return Err(QuotaError::TooFine { interval_us });
         }
@@ -116,7 +119,8 @@ impl GcraQuota {
     /// has at least one cell, or it could not do anything.
     pub(crate) fn share(self, instances: NonZeroU32) -> Self {
         let interval_us = self.interval_us.saturating_mul(instances.get().into());
-        Self { interval_us: interval_us.min(SPAN_US_MAX), burst: (self.burst / instances).max(1) }
+        let interval_us = interval_us.min(SHARE_US_MAX);
+        Self { interval_us, burst: (self.burst / instances).max(1) }
     }
 }
 
@@ -158,7 +162,7 @@ impl WindowQuota {
         match self.max / instances {
             0 => {
                 let stretch = u64::from(instances.get().div_ceil(self.max));
-                let window_us = self.window_us.saturating_mul(stretch).min(SPAN_US_MAX);
+                let window_us = self.window_us.saturating_mul(stretch).min(SHARE_US_MAX);
                 Self { max: 1, window_us }
             }
             max => Self { max, ..self },
@@ -235,7 +239,7 @@ mod tests {
         assert_eq!(gcra(1 << 32, SECOND, 1), QuotaError::TooLarge("the maximum"));
         assert_eq!(gcra(1, SECOND, u64::MAX), QuotaError::TooLarge("the burst"));
         assert_eq!(gcra(1, Duration::ZERO, 1), QuotaError::PeriodTooShort);
-        assert_eq!(gcra(1, Duration::from_nanos(999_000), 1), QuotaError::PeriodTooShort);
+        assert_eq!(gcra(1, Duration::from_micros(999), 1), QuotaError::PeriodTooShort);
         assert_eq!(gcra(1, Duration::MAX, 1), QuotaError::PeriodTooLong);
         assert_eq!(gcra(1, YEAR, 11), QuotaError::TooSlow);
         let window = |max, window| Quota::sliding_window(max, window).unwrap_err();
@@ -266,7 +270,10 @@ mod tests {
         let five = WindowQuota::new(5, SECOND).unwrap();
         assert_eq!(share_of(five, 2), WindowQuota { max: 2, window_us: 1_000_000 });
         assert_eq!(share_of(five, 12), WindowQuota { max: 1, window_us: 3_000_000 });
-        assert_eq!(share_of(five, u32::MAX), WindowQuota { max: 1, window_us: SPAN_US_MAX });
+        assert_eq!(
+            share_of(five, u32::MAX),
+            WindowQuota { max: 1, window_us: 858_993_459_000_000 }
+        );
     }
 
     proptest! {

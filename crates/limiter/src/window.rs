@@ -18,11 +18,11 @@ use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 use crate::algorithm::Algorithm;
 use crate::{Verdict, WindowQuota};
 
-const SHARED: &str = include_str!("lua/window.lua");
-static CHECK: Script =
-    Script::timed("limiter.window_check", &[SHARED, include_str!("lua/window_check.lua")]);
-static PEEK: Script =
-    Script::timed("limiter.window_peek", &[SHARED, include_str!("lua/window_peek.lua")]);
+const STANDING_LUA: &str = include_str!("lua/window.lua");
+const CHECK_LUA: &str = include_str!("lua/window_check.lua");
+const PEEK_LUA: &str = include_str!("lua/window_peek.lua");
+static CHECK: Script = Script::timed("limiter.window_check", &[STANDING_LUA, CHECK_LUA, PEEK_LUA]);
+static PEEK: Script = Script::timed("limiter.window_peek", &[STANDING_LUA, PEEK_LUA]);
 
 const SLOTS: u64 = 64;
 

@@ -5,7 +5,7 @@
 
 mod support;
 
-use fleetwide_limiter::{Algorithm, GcraQuota, WindowQuota};
+use fleetwide_limiter::{GcraQuota, WindowQuota};
 use rand::Rng;
 use support::{Player, Rules, for_each_history};
 
@@ -114,7 +114,10 @@ fn reset_after_is_exact<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
             let full = player.quota.cost_max();
             assert_eq!(player.peek(now + reset, 0).remaining, full, "{reset} is too short");
             if reset > 0 {
-                assert!(player.peek(now + reset - 1, full).retry_after_us > 0, "{reset} is too long");
+                assert!(
+                    player.peek(now + reset - 1, full).retry_after_us > 0,
+                    "{reset} is too long"
+                );
             }
         }
     });
@@ -153,6 +156,7 @@ fn zero_is_free<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
     for_each_history(300, |rng| {
         let mut player = Player::new(make(rng), rng);
         for _ in 0..STEPS {
+            player.maybe_change(rng);
             let (now, cost) = player.next_call_on_any_clock(rng);
             player.check(now, cost);
             let (verdict, next) = player.quota.decide(player.state.as_ref(), now_of(now), 0);
@@ -161,6 +165,7 @@ fn zero_is_free<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
     });
 }
 
+// Red without the case for 0: after a change of limit more can be spent than there is.
 #[test]
 fn cost_of_zero_is_allowed_and_writes_nothing() {
     zero_is_free(support::gcra);
@@ -245,6 +250,30 @@ fn two_quotas_together<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
 fn change_of_limit_forgets_nothing_that_was_spent() {
     two_quotas_together(support::gcra);
     two_quotas_together(support::window);
+}
+
+/// A change right after a call: what is spent of the old quota is spent of the new one.
+fn cells_stay_spent<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
+    for_each_history(1_500, |rng| {
+        let (old, new) = (make(rng), make(rng));
+        let mut player = Player::new(old, rng);
+        for _ in 0..STEPS / 2 {
+            let (now, cost) = player.next_call(rng);
+            let verdict = player.check(now, cost);
+            if verdict.is_allowed {
+                let spent = old.cost_max() - verdict.remaining;
+                let left = new.peek(player.state.as_ref(), now_of(now), 0).remaining;
+                assert!(left <= new.cost_max().saturating_sub(spent), "{left} after {spent}");
+            }
+        }
+    });
+}
+
+// Red when a part of a cell is rounded down on the change.
+#[test]
+fn change_of_limit_keeps_each_cell_that_is_spent() {
+    cells_stay_spent(support::gcra);
+    cells_stay_spent(support::window);
 }
 
 fn change_takes_effect<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {

@@ -95,7 +95,8 @@ async fn play<A: Slow>(both: &Both, rng: &mut Rng) {
             let tag = namespace.tag("limiter", number.to_string().as_bytes());
             let key = tag.expect("a number is a name").part(A::PART);
             let quota = A::slow(rng, base_us);
-            let other = if rng.random_ratio(1, 3) { A::slow(rng, base_us) } else { quota };
+            let other_us = base_us << rng.random_range(0..8);
+            let other = if rng.random_ratio(1, 3) { A::slow(rng, other_us) } else { quota };
             History { key, quotas: [quota, other] }
         })
         .collect();
@@ -162,7 +163,8 @@ async fn move_clock<A: Slow>(both: &Both, histories: &[History<A>], rng: &mut Rn
 /// What has expired is gone on both sides before the clock goes back, as it would be from a server
 /// whose keys expire by the same clock.
 async fn drop_expired<A: Slow>(both: &Both, histories: &[History<A>]) {
-    let is_over = |history: &&History<A>| both.memory.peek_state::<A::State>(&history.key).is_none();
+    let is_over =
+        |history: &&History<A>| both.memory.peek_state::<A::State>(&history.key).is_none();
     let over = histories.iter().filter(is_over);
     let resets: Vec<Reset<A>> = over.map(|history| Reset::new(history.key.clone())).collect();
     for done in both.memory.run_many(&resets).await {

@@ -5,7 +5,7 @@
 //!
 //! 1. [`Memory`] makes an executor, a bus and a store that belong together.
 //! 2. [`MemExecutor`] locks the shard of the op's tag, which holds all its cells, and runs the pure
-//!    half of the op on them: about 100 ns, without an allocation when the state is there.
+//!    half of the op on them, without an allocation when the state is there.
 //! 3. What the op publishes is queued under that lock, and delivered after it by [`MemBus`]: each
 //!    subscriber gets the messages of a channel in the order of the decisions.
 //! 4. A cell lives until its ttl is over. A full table refuses new cells and evicts none, because

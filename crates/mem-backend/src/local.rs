@@ -110,7 +110,8 @@ pub struct MokaLocalBuilder {
 impl MokaLocalBuilder {
     /// Sets how many bytes all entries may take together. Default: 64 MiB.
     ///
-    /// It is exceeded by at most the entries that are being inserted at that moment.
+    /// It is exceeded by at most the entries that are being inserted at that moment. The memory of
+    /// what was evicted is freed a little later, when no reader can be looking at it.
     pub fn bytes_max(self, bytes_max: u64) -> Self {
         Self { bytes_max, ..self }
     }

@@ -144,6 +144,22 @@ fn tier_stays_under_its_bytes_while_many_write() {
 }
 
 #[test]
+fn memory_of_large_values_is_freed_before_the_next_dozens_come() {
+    const WEIGHT: u32 = 40_000;
+    let alive = Arc::new(());
+    let tier: MokaLocal<u64, Arc<Arc<()>>> = MokaLocal::builder().bytes_max(MIB).build();
+    let mut alive_max = 0;
+    for key in 0..2_000 {
+        tier.insert(key, Arc::new(Arc::clone(&alive)), WEIGHT);
+        // Counted by what is really dropped: looking into the tier would make it settle.
+        alive_max = alive_max.max(Arc::strong_count(&alive) as u64 - 1);
+    }
+    // What was evicted is freed a little later: readers may still be looking at it.
+    let bytes = alive_max * u64::from(WEIGHT);
+    assert!(bytes <= MIB * 5 / 4, "{alive_max} values were alive at once");
+}
+
+#[test]
 fn tier_stays_under_its_number_of_entries() {
     let tier: MokaLocal<u64, u64> = MokaLocal::builder().bytes_max(MIB).entries_max(50).build();
     for key in 0..1_000 {

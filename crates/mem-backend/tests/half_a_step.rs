@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fleetwide_core_traits::{BackendError, Effects, ExecutorExt, Key, RejectionKind};
+use fleetwide_core_traits::{
+    ApplyError, ArgSink, BackendError, Cells, Effects, ErasedOp, Executor, ExecutorExt, Key,
+    Malformed, Message, RejectionKind, Script, ServerTime, Wire,
+};
 use fleetwide_mem_backend::{MemExecutor, Memory};
 use fleetwide_testkit::SimClock;
 use futures_util::FutureExt;
@@ -126,4 +129,49 @@ async fn cell_lives_to_its_microsecond_and_not_into_it() {
     clock.advance(Duration::from_micros(1));
     assert_eq!((peek(executor, &key(0)), executor.keys_with_ttl()), (None, vec![]));
     assert_eq!(executor.run(&put).await, Ok(false));
+}
+
+#[tokio::test]
+async fn step_over_two_tags_is_refused_as_on_a_cluster() {
+    let memory = Memory::new();
+    let mut op = TwoTags([key(0), key(1)]);
+    match memory.executor().execute(&mut op).await {
+        Err(BackendError::Rejected(rejection)) => {
+            assert_eq!(rejection.message, "the keys of one op do not have the same tag");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Made by hand, because the way from a typed op checks its tags too.
+struct TwoTags([Key; 2]);
+
+impl ErasedOp for TwoTags {
+    fn script(&self) -> &'static Script {
+        static NOWHERE: Script = Script::command("NONE");
+        &NOWHERE
+    }
+
+    fn keys(&self) -> &[Key] {
+        &self.0
+    }
+
+    fn cells(&self) -> usize {
+        2
+    }
+
+    fn args(&self, _: &mut dyn ArgSink) {}
+
+    fn apply(
+        &mut self,
+        _: &mut dyn Cells,
+        _: ServerTime,
+        _: &mut Vec<Message>,
+    ) -> Result<(), ApplyError> {
+        panic!("a step over two tags is not atomic")
+    }
+
+    fn decode(&mut self, _: Wire) -> Result<(), Malformed> {
+        Ok(())
+    }
 }

@@ -3,8 +3,8 @@
 mod support;
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
@@ -171,6 +171,67 @@ fn waiting_subscriber_is_woken_once() {
     assert_eq!(woken.0.load(Ordering::SeqCst), 1);
 }
 
+/// Two steps on one cell publish on two channels. While the first step is between its messages,
+/// the second is decided; if that one could deliver by itself, the second channel would hear it
+/// first.
+#[test]
+fn step_that_is_decided_later_does_not_overtake_on_any_channel() {
+    let memory = Memory::new();
+    let (first, second) = (tag(0).channel("first"), tag(0).channel("second"));
+    let mut at_first = memory.bus().subscribe(&first);
+    let mut at_second = memory.bus().subscribe(&second);
+    let count = {
+        let (first, second) = (first.clone(), second.clone());
+        move |memory: &Memory| {
+            let step = pure(&[&key(0)], |cells: &[Option<&u64>], _, out| {
+                let count = cells[0].map_or(1, |count| count + 1);
+                out.put(0, count, HOUR);
+                for channel in [&first, &second] {
+                    out.publish(channel.clone(), Bytes::from(count.to_string()));
+                }
+            });
+            memory.executor().run(&step).now_or_never().unwrap().unwrap();
+        }
+    };
+    let (done, is_done) = mpsc::channel();
+    let overtake = {
+        let (memory, count) = (memory.clone(), count.clone());
+        Mutex::new(Some(move || {
+            let memory_too = memory.clone();
+            thread::spawn(move || {
+                count(&memory_too);
+                let _ = done.send(());
+            });
+            while memory.executor().peek_state::<u64>(&key(0)) != Some(2) {
+                thread::yield_now();
+            }
+            // In vain, if the order holds: the second step waits for its turn to deliver.
+            let _ = is_done.recv_timeout(Duration::from_millis(100));
+        }))
+    };
+    assert_eq!(read(&mut at_first), "ready");
+    let waker = Waker::from(Arc::new(OnWake(Box::new(move || {
+        if let Some(overtake) = overtake.lock().unwrap().take() {
+            overtake();
+        }
+    }))));
+    assert_eq!(at_first.poll_next_unpin(&mut Context::from_waker(&waker)), Poll::Pending);
+    count(&memory);
+    // The second step is over when its turn to deliver is.
+    count(&memory);
+    assert_eq!(read(&mut at_second), "ready 1 2 3");
+    assert_eq!(read(&mut at_first), "1 2 3");
+}
+
+/// Does something when it is woken.
+struct OnWake(Box<dyn Fn() + Send + Sync>);
+
+impl Wake for OnWake {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
+}
+
 /// Counts how often it is woken.
 #[derive(Default)]
 struct Woken(AtomicU64);
@@ -179,6 +240,30 @@ impl Wake for Woken {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
+}
+
+#[test]
+fn publishers_that_race_are_heard_in_one_order() {
+    const THREADS: usize = 4;
+    const ROUNDS: usize = 500;
+    let memory = Memory::builder().queue_max(THREADS * ROUNDS).build();
+    let bus = memory.bus();
+    let one = bus.subscribe(&channel());
+    // Many in between, so that a message is on its way for long.
+    let _between: Vec<_> = (0..100).map(|_| bus.subscribe(&channel())).collect();
+    let other = bus.subscribe(&channel());
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    say(bus, &format!("{thread} {round}"));
+                }
+            });
+        }
+    });
+    let heard = messages(one);
+    assert_eq!(heard.len(), THREADS * ROUNDS);
+    assert!(heard == messages(other), "two subscribers hear two orders");
 }
 
 /// Steps under different tags publish on one channel: their decisions are ordered only by time.

@@ -7,7 +7,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use tokio::time::timeout;
 
 use crate::problem::Problem;
@@ -25,8 +25,9 @@ pub(crate) fn router(state: State) -> Router {
         .route("/ready", get(health::ready))
         .route("/health/redis", get(health::redis))
         .route("/metrics", get(metrics_page::render))
-        .route("/cache", axum::routing::delete(cache::clear))
+        .route("/cache", delete(cache::clear))
         .route("/cache/{key}", put(cache::put).get(cache::get).delete(cache::delete))
+        .route("/cache/tags/{tag}", delete(cache::delete_tag))
         .route("/load/{key}", get(load::get))
         .route("/source/{key}", put(source::put))
         .route("/limited", get(limited::get))
@@ -35,6 +36,7 @@ pub(crate) fn router(state: State) -> Router {
         // An empty name matches none of the routes above. `DELETE /cache/` from a program whose
         // key happens to be empty must not be taken for `DELETE /cache`.
         .route("/cache/", put(empty_name).get(empty_name).delete(empty_name))
+        .route("/cache/tags/", delete(empty_name))
         .route("/load/", get(empty_name))
         .route("/source/", put(empty_name))
         .route("/events/", post(empty_name))
@@ -77,6 +79,7 @@ async fn measured(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let response = next.run(request).await;
     let status = response.status().as_str().to_owned();
+    tracing::debug!(%route, method, %status, took = ?began.elapsed(), "answered");
     let labels = [("route", route), ("method", method.to_owned()), ("status", status)];
     metrics::counter!("fleetwide_node_requests_total", &labels).increment(1);
     metrics::histogram!("fleetwide_node_request_seconds", &labels[..2]).record(began.elapsed());

@@ -8,11 +8,13 @@ use fleetwide::env::{EnvError, Settings, Vars};
 /// Where a node listens that was told nothing.
 const PORT_DEFAULT: u64 = 3000;
 
+/// Each costs some 20 KiB, so a full house stays below 100 MiB.
+const CONNECTIONS_MAX_DEFAULT: usize = 4096;
 /// How long a decision of the limiter waits for Redis, unless `RATE_LIMIT_DEADLINE_MS` is set.
 ///
 /// Longer than the library's default: a decision that waits on a busy machine is worth more here
 /// than one that is quick and only local.
-const LIMITER_DEADLINE: Duration = Duration::from_millis(250);
+const LIMITER_DEADLINE: Duration = Duration::from_secs(1);
 
 /// All settings of a node.
 ///
@@ -25,7 +27,7 @@ const LIMITER_DEADLINE: Duration = Duration::from_millis(250);
 /// | `RUST_LOG` | which events are logged, as `info,fleetwide=debug` | `info` |
 ///
 /// The rest is the fleet's: see [`fleetwide::env`]. Only `RATE_LIMIT_DEADLINE_MS` has another
-/// default here, 250.
+/// default here, 1000.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
@@ -33,6 +35,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// How the log on stderr looks.
     pub log_format: LogFormat,
+    /// How many connections there may be at a time; further ones are answered with 503. Default:
+    /// 4096.
+    pub connections_max: usize,
     /// What the fleet is configured with.
     pub fleet: Settings,
 }
@@ -71,6 +76,7 @@ impl Config {
         Ok(Self {
             listen: SocketAddr::new(bind(vars)?, port),
             log_format: vars.choice("LOG_FORMAT", &formats, LogFormat::default())?,
+            connections_max: CONNECTIONS_MAX_DEFAULT,
             fleet,
         })
     }
@@ -82,6 +88,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             log_format: LogFormat::default(),
+            connections_max: CONNECTIONS_MAX_DEFAULT,
             fleet: Settings::default(),
         }
     }

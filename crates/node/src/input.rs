@@ -1,6 +1,6 @@
 //! What a request brings along, parsed once and refused as a problem document.
 
-use std::error::Error as _;
+use std::error::Error;
 
 use axum::body::{HttpBody, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, Unexpected};
+use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, Unexpected};
 
 use crate::problem::Problem;
 
@@ -107,7 +107,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 
 /// Whether the limit was met, and not the end of the connection.
 fn is_length_limit(error: &axum::Error) -> bool {
-    error.source().is_some_and(|source| source.is::<LengthLimitError>())
+    error.source().is_some_and(<dyn Error>::is::<LengthLimitError>)
 }
 
 fn too_large() -> Problem {
@@ -120,7 +120,7 @@ pub(crate) fn switch<'de, D: Deserializer<'de>>(from: D) -> Result<Option<bool>,
     match String::deserialize(from)?.as_str() {
         "1" | "true" => Ok(Some(true)),
         "0" | "false" => Ok(Some(false)),
-        other => Err(D::Error::invalid_value(Unexpected::Str(other), &"`1` or `0`")),
+        other => Err(de::Error::invalid_value(Unexpected::Str(other), &"`1` or `0`")),
     }
 }
 

@@ -67,7 +67,8 @@ impl Node {
         let state = State::new(fleet.clone(), stopping.clone())?;
         fleet.settled(SETTLE_MAX).await;
         let upkeep = keep_up(state.recorder.clone());
-        let serving = tokio::spawn(serve(listener, router(state), stopping.clone()));
+        let serving =
+            tokio::spawn(serve(listener, router(state), config.connections_max, stopping.clone()));
         let serving = AbortOnDropHandle::new(serving);
         tracing::info!(%address, mode = fleet.mode().name(), "serving");
         Ok(Self { address, fleet, stopping, serving, _upkeep: upkeep })

@@ -22,8 +22,6 @@ use tower::ServiceExt;
 
 use crate::problem::too_many_connections;
 
-/// Connections at a time. Each costs some 20 KiB, so a full house stays below 100 MiB.
-const CONNECTIONS_MAX: usize = 4096;
 /// Connections beyond those that are told so at a time; further ones are only closed.
 const REFUSALS_MAX: usize = 64;
 /// How long a refused connection may take to hear it.
@@ -40,8 +38,13 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts connections until `stopping`, then lets them finish, within bounds.
-pub(crate) async fn serve(listener: TcpListener, router: Router, stopping: CancellationToken) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    connections_max: usize,
+    stopping: CancellationToken,
+) {
+    let connections = Arc::new(Semaphore::new(connections_max));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let drain = GracefulShutdown::new();
     loop {
@@ -75,6 +78,8 @@ async fn talk(
     drain: Watcher,
     _permit: OwnedSemaphorePermit,
 ) {
+    let open = metrics::gauge!("fleetwide_node_connections");
+    open.increment(1);
     // Answers are small; waiting to fill a packet would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -91,6 +96,7 @@ async fn talk(
         // Clients leave in the middle all the time.
         tracing::debug!(%error, "a connection broke off");
     }
+    open.decrement(1);
 }
 
 async fn answer(

@@ -20,6 +20,10 @@ use crate::routes::limited::POLICY;
 use crate::routes::load::{Loaded, Loads};
 use crate::routes::source::Source;
 
+/// What a read may spend on the shared tier. Longer than the library's default: a node that says 404
+/// for a value that is only late would be right, and of no help on a busy machine.
+const L2_BUDGET: Duration = Duration::from_millis(300);
+
 /// Cheap to clone: each request has one.
 #[derive(Clone)]
 pub(crate) struct State(Arc<Parts>);
@@ -51,8 +55,16 @@ impl State {
         let settings = fleet.settings().limiter;
         let quota = settings.quota().map_err(|error| wrong(&error))?;
         Ok(Self(Arc::new(Parts {
-            cache: fleet.cache_with_codec("node", Raw).build().map_err(|error| wrong(&error))?,
-            loaded: fleet.cache("load").build().map_err(|error| wrong(&error))?,
+            cache: fleet
+                .cache_with_codec("node", Raw)
+                .options(|cache| cache.l2_budget(L2_BUDGET))
+                .build()
+                .map_err(|error| wrong(&error))?,
+            loaded: fleet
+                .cache("load")
+                .options(|cache| cache.l2_budget(L2_BUDGET))
+                .build()
+                .map_err(|error| wrong(&error))?,
             loads: Loads::default(),
             source: Source::new(fleet.store(), fleet.namespace().clone()),
             limiter: fleet.limiter(POLICY, quota).build().map_err(|error| wrong(&error))?,

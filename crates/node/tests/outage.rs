@@ -41,11 +41,18 @@ async fn answers_without_redis(node: &Node) {
 
 async fn hold_something(nodes: &[Node]) {
     for node in nodes {
-        assert_eq!(node.put("/cache/held", "value").await.status, 204);
-        assert_eq!(node.put("/source/held", "value").await.status, 204);
+        let set = async || {
+            node.put("/cache/held", "value").await.status == 204
+                && node.put("/source/held", "value").await.status == 204
+        };
+        eventually(SOON, "the writes to be confirmed", set).await;
     }
     for node in nodes {
-        assert_eq!(node.get("/cache/held").await.text(), "value");
+        let held = async || {
+            node.get("/cache/held").await.header("x-cache-tier") == "l1"
+                && node.get("/load/held").await.header("x-cache-tier") == "l1"
+        };
+        eventually(SOON, "the values to be held", held).await;
         assert_eq!(node.get("/load/held").await.json()["value"], "value");
     }
 }
@@ -190,4 +197,38 @@ async fn role_with_a_redis_of_its_own_is_not_touched_by_the_outage_of_another() 
     assert_eq!(a.post("/events/roles", "still here").await.status, 204);
     assert_eq!(events.next().await.unwrap().data, "still here");
     assert_eq!(a.put("/cache/a", "1").await.status, 202);
+}
+
+#[tokio::test]
+async fn hit_says_unverified_once_nothing_has_vouched_for_it_for_the_staleness_bound() {
+    let redis = RedisServer::start().await.unwrap();
+    let vars = [("REDIS_URL", &*redis.url()), ("CACHE_L1_TTL_MS", "3600000")];
+    let node = Node::start(&vars).await;
+    node.until_ready(200).await;
+    node.put("/cache/held", "value").await;
+    let says = async |freshness: &str| {
+        let read = node.get("/cache/held").await;
+        assert_eq!(read.text(), "value");
+        read.header("x-cache-freshness") == freshness
+    };
+    eventually(SOON, "a verified hit", async || says("verified").await).await;
+    redis.stop();
+    eventually(SOON, "an unverified hit", async || says("unverified").await).await;
+    redis.cont();
+    eventually(SOON, "a verified hit again", async || says("verified").await).await;
+}
+
+#[tokio::test]
+async fn event_stream_that_is_open_over_a_loss_of_data_says_so_and_goes_on() {
+    let redis = RedisServer::start().await.unwrap();
+    let [a, b, _c] = Node::fleet(&redis.url(), &[]).await;
+    let mut events = b.listen("news").await;
+    assert_eq!(a.post("/events/news", "before").await.status, 204);
+    assert_eq!(events.next().await.unwrap().data, "before");
+    redis.restart().await.unwrap();
+    let gap = events.next().await.unwrap();
+    assert_eq!((gap.name.as_str(), gap.data.as_str()), ("gap", r#"{"reason":"reset"}"#));
+    a.until_ready(200).await;
+    assert!([202, 204].contains(&a.post("/events/news", "after").await.status));
+    assert_eq!(events.next().await.unwrap().data, "after");
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::{Node, SOON, command, refused};
 use fleetwide_testkit::RedisServer;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 #[tokio::test]
@@ -156,4 +156,16 @@ async fn log_is_json_where_asked_and_never_on_stdout() {
         assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
     }
     assert_eq!(common::rest(stdout).await, "", "stdout has one line only");
+}
+
+#[tokio::test]
+async fn connection_that_nobody_uses_does_not_hold_up_the_end() {
+    let node = Node::start(&[]).await;
+    let idle = TcpStream::connect(node.address).await.unwrap();
+    assert_eq!(node.get("/live").await.status, 200);
+    node.signal("-TERM");
+    let asked = Instant::now();
+    assert_eq!(node.ended().await.code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(5), "it took {:?}", asked.elapsed());
+    drop(idle);
 }

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetwide_core_traits::log::{CHANNEL_PART, Epoch};
-use fleetwide_core_traits::{
-    BackendError, Bus, Clock, Executor, ExecutorExt, Outage, Signal, Tag,
-};
+use fleetwide_core_traits::{BackendError, Bus, Clock, Executor, ExecutorExt, Outage, Signal, Tag};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -155,7 +153,10 @@ impl<E: Executor, B: Bus> Listener<E, B> {
             }
         }
         if self.pursuit.is_deaf() {
-            tracing::warn!(log = self.telemetry.log(), "the subscription is deaf; subscribes again");
+            tracing::warn!(
+                log = self.telemetry.log(),
+                "the subscription is deaf; subscribes again"
+            );
             self.pursuit.lost();
             running.subscription = Some(self.subscribe());
         }

@@ -66,8 +66,12 @@ impl Standing {
         if entered {
             match &health {
                 Health::Up => tracing::info!(log = self.log, "the log is followed"),
-                _ => tracing::warn!(log = self.log, health = health.name(),
-                    reason = health.reason(), "the log is not followed as it should be"),
+                _ => tracing::warn!(
+                    log = self.log,
+                    health = health.name(),
+                    reason = health.reason(),
+                    "the log is not followed as it should be"
+                ),
             }
         }
     }

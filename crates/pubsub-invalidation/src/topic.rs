@@ -149,7 +149,11 @@ mod tests {
 
     fn selected<'a>(pattern: &str, topics: &[&'a str]) -> Vec<&'a str> {
         let pattern = Pattern::new(pattern).unwrap();
-        topics.iter().copied().filter(|topic| pattern.selects(&Topic::new(topic).unwrap())).collect()
+        topics
+            .iter()
+            .copied()
+            .filter(|topic| pattern.selects(&Topic::new(topic).unwrap()))
+            .collect()
     }
 
     #[test]

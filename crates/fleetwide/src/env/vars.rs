@@ -18,7 +18,7 @@ pub struct Vars {
 impl Vars {
     /// The variables of this process.
     pub fn process() -> Self {
-        Self { lookup: Box::new(|name| env::var_os(name)) }
+        Self { lookup: Box::new(env::var_os::<&str>) }
     }
 
     /// These variables and no others, for tests and for settings from elsewhere.

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use fleetwide_core_traits::MonoTime;
 
+/// A caller that is told to come back at once would only be refused again.
+const UNTIL_PROBE_MIN: Duration = Duration::from_millis(1);
+
 /// How readily the ladder moves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hysteresis {
@@ -87,10 +90,7 @@ impl Ladder {
             State::Shared { .. } => Turn::Ask,
             State::Away { probe_at, is_probing, .. } => {
                 if *is_probing || now < *probe_at {
-                    let until_probe = match *is_probing {
-                        true => self.hysteresis.probe_every,
-                        false => probe_at.since(now),
-                    };
+                    let until_probe = probe_at.since(now).max(UNTIL_PROBE_MIN);
                     return Turn::Stay { until_probe };
                 }
                 *is_probing = true;

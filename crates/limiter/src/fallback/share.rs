@@ -24,7 +24,7 @@ const SWEEP_EVERY: Duration = Duration::from_millis(100);
 /// What each key has spent of this instance's share.
 pub(crate) struct Share<A: Algorithm> {
     whole: A,
-    share: A,
+    own: A,
     hasher: RandomState,
     shards: Box<[Mutex<Shard<A>>]>,
     keys_max_per_shard: usize,
@@ -56,7 +56,7 @@ impl<A: Algorithm> Share<A> {
         };
         Self {
             whole,
-            share: whole.share(instances),
+            own: whole.share(instances),
             hasher: RandomState::new(),
             shards: (0..SHARDS).map(|_| shard()).collect(),
             keys_max_per_shard: keys_max.div_ceil(SHARDS),
@@ -89,7 +89,7 @@ impl<A: Algorithm> Share<A> {
         cost: u32,
         now: MonoTime,
     ) -> Result<Option<Verdict>, Full> {
-        if cost > self.share.cost_max() {
+        if cost > self.own.cost_max() {
             return Ok(None);
         }
         let mut shard = self.shard(key).lock();
@@ -98,7 +98,7 @@ impl<A: Algorithm> Share<A> {
         }
         let start = self.start(&shard, key, now);
         shard.forget_known(key);
-        let (verdict, next) = self.share.decide(start.as_ref(), local(now), cost);
+        let (verdict, next) = self.own.decide(start.as_ref(), local(now), cost);
         // Also kept when it only holds what the fleet had said, which is forgotten from now on.
         if let Some(state) = next.or(start) {
             shard.spent.insert(key.clone(), state);
@@ -110,8 +110,8 @@ impl<A: Algorithm> Share<A> {
     pub(crate) fn peek(&self, key: &Key, cost: u32, now: MonoTime) -> Verdict {
         let shard = self.shard(key).lock();
         let start = self.start(&shard, key, now);
-        let verdict = self.share.peek(start.as_ref(), local(now), cost.min(self.share.cost_max()));
-        Verdict { is_allowed: verdict.is_allowed && cost <= self.share.cost_max(), ..verdict }
+        let verdict = self.own.peek(start.as_ref(), local(now), cost.min(self.own.cost_max()));
+        Verdict { is_allowed: verdict.is_allowed && cost <= self.own.cost_max(), ..verdict }
     }
 
     /// How many keys have spent something.
@@ -129,18 +129,17 @@ impl<A: Algorithm> Share<A> {
     fn start(&self, shard: &Shard<A>, key: &Key, now: MonoTime) -> Option<A::State> {
         let spent = shard.spent.get(key).cloned();
         let told = shard.known(key).and_then(|known| self.told(known));
-        let left = |state: &Option<A::State>| {
-            self.share.peek(state.as_ref(), local(now), 0).remaining
-        };
+        let left =
+            |state: &Option<A::State>| self.own.peek(state.as_ref(), local(now), 0).remaining;
         if left(&told) < left(&spent) { told } else { spent }
     }
 
     /// The state of a share after the fleet said what is left: the same part of it is left.
     fn told(&self, known: Known) -> Option<A::State> {
-        let (share, whole) = (self.share.cost_max(), self.whole.cost_max());
+        let (share, whole) = (self.own.cost_max(), self.whole.cost_max());
         let left = u64::from(known.remaining.min(whole)) * u64::from(share) / u64::from(whole);
         let spent = share - left as u32;
-        (spent > 0).then(|| self.share.spent(spent, local(known.at)))
+        (spent > 0).then(|| self.own.spent(spent, local(known.at)))
     }
 
     fn make_room(&self, shard: &mut Shard<A>, now: MonoTime) -> Result<(), Full> {
@@ -267,8 +266,11 @@ mod tests {
         for name in 0..10_000 {
             share.learn(&key(name), 0, at(0));
         }
-        let known: usize =
-            share.shards.iter().map(|shard| shard.lock().known.iter().map(HashMap::len).sum::<usize>()).sum();
+        let known: usize = share
+            .shards
+            .iter()
+            .map(|shard| shard.lock().known.iter().map(HashMap::len).sum::<usize>())
+            .sum();
         assert!(known <= 160, "{known} keys");
         assert!(!spend(&share, 9_999, at(1)), "what was said last is remembered");
     }

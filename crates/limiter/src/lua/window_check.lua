@@ -1,38 +1,39 @@
--- window_check.lua: spend `cost` cells of one quota, atomically; follows window.lua.
+-- window_check.lua: spend `cost` cells of one quota, atomically; between window.lua and
+-- window_peek.lua, which answers if nothing is spent.
 -- denied   debits nothing, and writes nothing unless the state is from the future, so a flood of
 --          refusals replicates nothing
-if not is_allowed then
-  local answer = unchanged()
-  if moved then
-    save(now, moved[1], moved[2], moved[2], math.floor(now / moved[1]), 0, empty_ring())
+if is_allowed and cost > 0 then
+  local reset = (index + 64) * width - now
+  local is_new = was ~= index
+  if not is_used then
+    ring = string.rep('\0', 256)
+  elseif is_new then
+    -- A sub-window begins, so the count of the last one moves from the head to the ring.
+    if oldest == was then first = current end
+    local place, count = was % 64 * 4, struct.pack('>I4', current)
+    if ring then
+      ring = ring:sub(1, place) .. count .. ring:sub(place + 5)
+    else
+      redis.call('SETRANGE', key, string.format('%.0f', 36 + place), count)
+    end
+    current = 0
   end
-  return answer
-end
-if cost == 0 then return unchanged() end
-local reset = (index + SLOTS) * width - now
-if not is_used then
-  save(now, width, cost, cost, index, 0, empty_ring())
-  return { 1, max - cost, 0, reset }
-end
-if was ~= index then
-  -- A new sub-window begins, so the last one's count moves from the head to the ring.
-  if oldest == was then first = current end
+  sum, current = sum + cost, current + cost
+  head = struct.pack('>I8I8I4I4I8I4', now, width, sum, current, oldest, first)
   if ring then
-    ring = with_count(was, current)
+    redis.call('SET', key, head .. ring, 'PX', string.format('%.0f', math.ceil(reset / 1000)))
   else
-    local place = string.format('%.0f', HEAD_BYTES + was % SLOTS * 4)
-    redis.call('SETRANGE', key, place, struct.pack('>I4', current))
+    redis.call('SETRANGE', key, 0, head)
+    -- Within one sub-window the end of the state does not move.
+    if is_new then
+      redis.call('PEXPIRE', key, string.format('%.0f', math.ceil(reset / 1000)))
+    end
   end
-  current = 0
+  return { 1, max - sum, 0, reset }
 end
-sum, current = sum + cost, current + cost
-if ring then
-  save(now, width, sum, current, oldest, first, ring)
-else
-  redis.call('SETRANGE', key, 0, struct.pack(HEAD, now, width, sum, current, oldest, first))
-  -- Within one sub-window the end of the state does not move.
-  if was ~= index then
-    redis.call('PEXPIRE', key, string.format('%.0f', math.ceil(reset / 1000)))
-  end
+if not is_allowed and moved_sum then
+  local newest = math.floor(now / moved_width)
+  head = struct.pack('>I8I8I4I4I8I4', now, moved_width, moved_sum, moved_sum, newest, 0)
+  local ttl = math.ceil(((newest + 64) * moved_width - now) / 1000)
+  redis.call('SET', key, head .. string.rep('\0', 256), 'PX', string.format('%.0f', ttl))
 end
-return { 1, max - sum, 0, reset }

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use fleetwide_core_traits::ServerTime;
+use fleetwide_core_traits::{Either, ServerTime};
 use fleetwide_limiter::{Algorithm, GcraQuota, Verdict, WindowQuota};
-use fleetwide_redis_backend::{Redis, RedisBuilder, RedisUrl};
+use fleetwide_mem_backend::MemExecutor;
+use fleetwide_redis_backend::{Redis, RedisBuilder, RedisExecutor, RedisUrl};
 use fleetwide_testkit::RedisServer;
 pub(crate) use rand::rngs::StdRng as Rng;
 use rand::{Rng as _, SeedableRng as _};
@@ -29,6 +30,7 @@ struct Named {
 }
 
 impl Drop for Named {
+    #[expect(clippy::print_stderr, reason = "a test runner shows it exactly when the test fails")]
     fn drop(&mut self) {
         eprintln!("history {} failed (its own seed: {})", self.number, self.own);
     }
@@ -187,6 +189,9 @@ impl Random for WindowQuota {
     }
 }
 
+/// Half as long again is a year, the longest period that a quota takes.
+const BASE_US_MAX: u64 = 20_000_000_000_000;
+
 /// Numbers as tests on a real server need them: there keys expire by the real clock, which must not
 /// happen while a simulated one goes on.
 pub(crate) trait Slow: Rules + Random {
@@ -202,8 +207,11 @@ pub(crate) trait Slow: Rules + Random {
 
 impl Slow for GcraQuota {
     fn slow(rng: &mut Rng, base_us: u64) -> Self {
-        let most = (300_000_000_000_000 / base_us / 2).min(u64::from(u32::MAX));
-        let burst = if rng.random() { rng.random_range(1..=20) } else { rng.random_range(1..=most) };
+        let base_us = base_us.min(BASE_US_MAX);
+        // Up to five years to earn all back, so that a change of quota can reach the ten.
+        let most = (150_000_000_000_000 / base_us).min(u64::from(u32::MAX));
+        let few = rng.random::<bool>();
+        let burst = rng.random_range(1..=if few { most.min(20) } else { most });
         let interval = Duration::from_micros(base_us + rng.random_range(0..=base_us / 2));
         Self::new(1, interval, burst).expect("these numbers make a quota")
     }
@@ -223,6 +231,7 @@ impl Slow for WindowQuota {
             0 => rng.random_range(1..=u64::from(u32::MAX)),
             _ => rng.random_range(1..=20),
         };
+        let base_us = base_us.min(BASE_US_MAX);
         let window = Duration::from_micros(base_us + rng.random_range(0..=base_us / 2));
         Self::new(max, window).expect("these numbers make a quota")
     }
@@ -241,6 +250,9 @@ fn number(stored: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(stored[at..at + 8].try_into().expect("eight bytes"))
 }
 
+/// Either backend, so that one test runs over both.
+pub(crate) type AnyExecutor = Either<MemExecutor, RedisExecutor>;
+
 /// A server of this test's own.
 pub(crate) async fn server() -> RedisServer {
     let server = RedisServer::start().await.expect("a Redis server for this test");
@@ -249,13 +261,16 @@ pub(crate) async fn server() -> RedisServer {
 }
 
 /// The scripts of the window read and write parts of a string.
-async fn grant(server: &RedisServer) {
+pub(crate) async fn grant(server: &RedisServer) {
     let words = ["ACL", "SETUSER", server.user(), "+getrange", "+setrange"];
     server.admin(&words).await.expect("the administrator may grant rights");
 }
 
 /// A handle on it that waits longer than any busy machine needs.
-pub(crate) async fn redis(server: &RedisServer, options: impl FnOnce(RedisBuilder) -> RedisBuilder) -> Redis {
+pub(crate) async fn redis(
+    server: &RedisServer,
+    options: impl FnOnce(RedisBuilder) -> RedisBuilder,
+) -> Redis {
     let patient = Duration::from_secs(30);
     let url = RedisUrl::parse(&server.url()).expect("the testkit's URLs are right");
     let builder = Redis::builder(url);

@@ -8,7 +8,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use fleetwide::Ttl;
-use fleetwide::cache::{Hit, PutOptions, WriteError};
+use fleetwide::cache::{CacheTag, Hit, PutOptions, WriteError};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -32,10 +32,10 @@ pub(crate) async fn put(
     Params(params): Params<PutParams>,
     Body(value): Body,
 ) -> Result<Response, Problem> {
-    if params.tags.is_some_and(|tags| !tags.is_empty()) {
-        return Err(tags_are_not_known());
-    }
     let mut options = PutOptions::default();
+    for tag in params.tags.iter().filter(|tags| !tags.is_empty()).flat_map(|tags| tags.split(',')) {
+        options = options.tag(parsed(tag)?);
+    }
     if let Some(millis) = params.ttl_ms {
         let ttl = Ttl::new(Duration::from_millis(millis))
             .map_err(|error| Problem::bad_request(format!("ttl_ms: {error}")))?;
@@ -44,10 +44,8 @@ pub(crate) async fn put(
     written(state.cache.put_with(&key, value, options).await)
 }
 
-/// Storing a value as if it had no tags would leave it behind when they are invalidated.
-fn tags_are_not_known() -> Problem {
-    let detail = "values cannot be tagged; nothing was stored";
-    Problem::new(StatusCode::NOT_IMPLEMENTED, "not implemented", detail)
+fn parsed(tag: &str) -> Result<CacheTag, Problem> {
+    CacheTag::new(tag).map_err(|error| Problem::bad_request(error.to_string()))
 }
 
 /// `GET /cache/{key}`: the bytes as they were stored.
@@ -60,6 +58,14 @@ pub(crate) async fn get(With(state): With<State>, Name(key): Name) -> Result<Res
 /// `DELETE /cache/{key}`: on every node.
 pub(crate) async fn delete(With(state): With<State>, Name(key): Name) -> Result<Response, Problem> {
     written(state.cache.invalidate(&key).await)
+}
+
+/// `DELETE /cache/tags/{tag}`: all keys that were stored with the tag, on every node.
+pub(crate) async fn delete_tag(
+    With(state): With<State>,
+    Name(tag): Name,
+) -> Result<Response, Problem> {
+    written(state.cache.invalidate_tag(&parsed(&tag)?).await)
 }
 
 /// `DELETE /cache`: all keys, on every node.
@@ -78,14 +84,11 @@ pub(crate) fn told<V>(hit: &Hit<V>) -> [(HeaderName, HeaderValue); 3] {
 
 /// 204 for what is done everywhere, 202 for what will be once Redis is back.
 pub(crate) fn written<T>(outcome: Result<T, WriteError>) -> Result<Response, Problem> {
-    let error = match outcome {
-        Ok(_) => return Ok(StatusCode::NO_CONTENT.into_response()),
-        Err(error) => error,
-    };
+    let Err(error) = outcome else { return Ok(StatusCode::NO_CONTENT.into_response()) };
     let outcome = match &error {
         WriteError::Queued(_) => "queued",
         WriteError::Unknown(_) => "unknown",
-        WriteError::Key(_) | WriteError::Ttl(_) => {
+        WriteError::Key(_) | WriteError::Ttl(_) | WriteError::Tag(_) => {
             return Err(Problem::bad_request(error.to_string()));
         }
         _ => {

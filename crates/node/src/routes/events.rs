@@ -23,6 +23,8 @@ use crate::state::State;
 pub(crate) const STREAMS_MAX: usize = 1024;
 /// How often a quiet stream shows that it is alive, so that proxies keep it open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Asks proxies that would collect an answer to pass it on as it comes.
+const UNBUFFERED: (&str, &str) = ("x-accel-buffering", "no");
 /// How long a stream waits for the log to be followed before it says that it is not.
 const FOLLOWED_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -92,7 +94,8 @@ pub(crate) async fn listen(
 
 fn respond(events: impl Stream<Item = sse::Event> + Send + 'static) -> Response {
     let stream = Sse::new(events.map(Ok::<_, Infallible>));
-    stream.keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+    let stream = stream.keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    ([UNBUFFERED], stream).into_response()
 }
 
 fn shown(event: Event) -> sse::Event {
@@ -133,7 +136,12 @@ fn text(payload: &Bytes) -> Option<&str> {
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut digits, byte| {
+        for half in [byte >> 4, byte & 15] {
+            digits.extend(char::from_digit(half.into(), 16));
+        }
+        digits
+    })
 }
 
 #[cfg(test)]

@@ -68,8 +68,7 @@ fn refused(after: Duration) -> Problem {
 /// apart. `X-Forwarded-For` is not looked at, because any caller can write it.
 fn caller(headers: &HeaderMap, address: IpAddr) -> Result<String, Problem> {
     let tenant = match headers.get(TENANT).map(HeaderValue::to_str) {
-        None => ANONYMOUS,
-        Some(Ok("")) => ANONYMOUS,
+        None | Some(Ok("")) => ANONYMOUS,
         Some(Ok(tenant)) => tenant,
         Some(Err(_)) => return Err(Problem::bad_request("X-Tenant-Id must be visible ASCII")),
     };
@@ -84,7 +83,7 @@ fn counted(address: IpAddr) -> IpAddr {
             let mask = u128::MAX << (128 - IPV6_PREFIX_BITS);
             IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & mask))
         }
-        v4 => v4,
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Node {
 pub fn command(vars: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fleetwide-node"));
     command.env_clear().env("PORT", "0").envs(vars.iter().copied());
+    // Whoever looks for a reason wants the nodes' log too.
+    command.envs(std::env::var_os("RUST_LOG").map(|filter| ("RUST_LOG", filter)));
     command.kill_on_drop(true).stdin(Stdio::null());
     command
 }

@@ -32,7 +32,6 @@ pub(super) struct Hub {
 struct State {
     seen: Seen,
     followed: bool,
-    closed: bool,
     /// Shared with whoever delivers at the moment, and replaced when it changes.
     subscribers: Arc<Vec<Arc<Subscriber>>>,
 }
@@ -50,16 +49,13 @@ impl Hub {
         alive: Arc<Notify>,
     ) -> Self {
         let (seen, subscribers) = (Seen::new(source), Arc::default());
-        let state = State { seen, followed: false, closed: false, subscribers };
+        let state = State { seen, followed: false, subscribers };
         Self { state: Mutex::new(state), telemetry, queue_max, alive }
     }
 
     pub(super) fn subscribe(self: &Arc<Self>, pattern: Pattern) -> Subscription {
         let subscriber = Arc::new(Subscriber { pattern, queue: Queue::new(self.queue_max) });
         let mut state = self.state.lock();
-        if state.closed {
-            subscriber.queue.close();
-        }
         Arc::make_mut(&mut state.subscribers).push(subscriber.clone());
         self.telemetry.subscribers(state.subscribers.len());
         Subscription { hub: self.clone(), subscriber }
@@ -91,11 +87,7 @@ impl Hub {
 
     /// The last handle is gone: subscribers get what is left, and then the end.
     pub(super) fn close(&self) {
-        let subscribers = {
-            let mut state = self.state.lock();
-            state.closed = true;
-            state.subscribers.clone()
-        };
+        let subscribers = self.state.lock().subscribers.clone();
         subscribers.iter().for_each(|subscriber| subscriber.queue.close());
     }
 
@@ -189,5 +181,23 @@ impl Drop for Subscription {
 impl std::fmt::Debug for Subscription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Subscription").field("pattern", self.pattern()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetwide_core_traits::Namespace;
+
+    use super::*;
+
+    #[test]
+    fn a_dropped_subscription_is_forgotten() {
+        let tag = Namespace::new("test").unwrap().tag("events", b"hub").unwrap();
+        let hub = Arc::new(Hub::new([1; 8], Telemetry::new(&tag), 4, Arc::default()));
+        let kept = hub.subscribe(Pattern::all());
+        drop(hub.subscribe(Pattern::all()));
+        let subscribers = hub.state.lock().subscribers.clone();
+        assert_eq!(subscribers.len(), 1);
+        assert!(Arc::ptr_eq(&subscribers[0], &kept.subscriber));
     }
 }

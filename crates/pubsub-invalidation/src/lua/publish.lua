@@ -6,7 +6,7 @@
 -- returns  meta
 -- clock    none
 -- expiry   both keys are renewed
--- twin     src/ops.rs, Publish
+-- twin     src/ops/publish.rs
 local log = log_open(KEYS[1], KEYS[2], ARGV[2])
 -- Saved before the append as well: a server that is full refuses this write, and so the event as a
 -- whole, before anything of the log was touched.

@@ -7,7 +7,7 @@
 -- clock    none
 -- expiry   as every write to the log
 -- denied   another epoch writes nothing: whoever was first has raised it
--- twin     src/ops.rs, RaiseEpoch
+-- twin     src/ops/raise_epoch.rs
 local log = log_open(KEYS[1], KEYS[2], ARGV[2])
 local raised = 0
 if not log.new and log.epoch == ARGV[1] then

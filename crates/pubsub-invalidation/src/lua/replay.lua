@@ -6,7 +6,7 @@
 -- returns  { meta or nil, { entry, ... } }; without a meta the stream says nothing, and is not read
 -- clock    none
 -- writes   nothing
--- twin     src/ops.rs, Replay
+-- twin     src/ops/replay.rs
 local meta = redis.call('GET', KEYS[1])
 local page = {}
 if not meta or #meta ~= 32 then return { false, page } end

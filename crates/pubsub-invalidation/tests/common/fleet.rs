@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use fleetwide_core_traits::Tag;
 use fleetwide_pubsub_invalidation::Log;
-use fleetwide_redis_backend::{Redis, RedisExecutor, RedisUrl};
+use fleetwide_redis_backend::{Redis, RedisBus, RedisExecutor, RedisUrl};
 use fleetwide_testkit::eventually;
 
-use super::{DEADLINE, Recorder, append};
+use super::{DEADLINE, LossyBus, Recorder, append};
 
 pub(crate) fn connect(url: &str) -> Redis {
     Redis::builder(RedisUrl::parse(url).unwrap()).build().unwrap()
@@ -18,6 +18,7 @@ pub(crate) struct Instance {
     pub(crate) told: Recorder,
     pub(crate) log: Log,
     pub(crate) executor: RedisExecutor,
+    pub(crate) bus: LossyBus<RedisBus>,
 }
 
 impl Instance {
@@ -30,11 +31,12 @@ impl Instance {
     ) -> Self {
         let (commands, messages) = (connect(commands), connect(messages));
         let (told, executor) = (Recorder::new(), commands.executor());
-        let log = Log::builder(executor.clone(), messages.bus(), tag.clone())
+        let bus = LossyBus::new(messages.bus());
+        let log = Log::builder(executor.clone(), bus.clone(), tag.clone())
             .follower(told.follower())
             .heartbeat(heartbeat)
             .start();
-        let instance = Self { told, log, executor };
+        let instance = Self { told, log, executor, bus };
         instance.is_up().await;
         instance
     }
@@ -51,6 +53,12 @@ impl Instance {
     /// Appends when the server takes it: after a restart connections may still be on their way.
     pub(crate) async fn append_when_back(&self, bodies: &str) {
         self.is_up().await;
+        self.append(bodies).await;
+    }
+
+    /// Appends, and loses the messages on their way to this instance.
+    pub(crate) async fn append_silently(&self, bodies: &str) {
+        self.bus.lose(bodies.split_whitespace().count());
         self.append(bodies).await;
     }
 

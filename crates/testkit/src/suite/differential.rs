@@ -103,7 +103,8 @@ where
             continue;
         }
         let mut next = history(&mut rng, &fresh_namespace());
-        let mut place = Place { seed: histories.seed, history: number, step: 0, last: VecDeque::new() };
+        let mut place =
+            Place { seed: histories.seed, history: number, step: 0, last: VecDeque::new() };
         for step in 0..histories.steps {
             let op = next(&mut rng);
             place.enter(step, &op);

@@ -152,16 +152,19 @@ pub async fn an_expired_state_is_absent(executor: &impl Executor) {
 
 /// A deadline in the state counts, however long the backend keeps the state.
 pub async fn a_claim_ends_at_its_own_deadline(executor: &impl Executor) {
-    let key = fresh_tag().key();
-    let claim = |holder: &'static str, lasts| {
+    let tag = fresh_tag();
+    let [brief, lasting] = ["brief", "lasting"].map(|part| tag.part(part));
+    let claim = |key: &Key, holder: &'static str, lasts| {
         let holder = Bytes::from_static(holder.as_bytes());
         Claim { key: [key.clone()], holder, lasts, ttl: LONG }
     };
-    let first = done(executor, &claim("first", SOON)).await;
+    let first = done(executor, &claim(&lasting, "first", LONG)).await;
     assert_eq!(first.holder, "first");
-    assert_eq!(done(executor, &claim("second", LONG)).await, first);
-    let is_over = async || done(executor, &claim("second", LONG)).await.holder == "second";
+    assert_eq!(done(executor, &claim(&brief, "first", SOON)).await.holder, "first");
+    let second = claim(&brief, "second", LONG);
+    let is_over = async || done(executor, &second).await.holder == "second";
     eventually(DEADLINE, "the first claim to end", is_over).await;
+    assert_eq!(done(executor, &claim(&lasting, "second", LONG)).await, first);
 }
 
 /// `now` is in µs since 1970 and goes on, and claims are measured by it.

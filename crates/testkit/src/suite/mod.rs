@@ -32,6 +32,11 @@ use tokio::time::timeout;
 
 use crate::unique_namespace;
 
+/// Keeps the code on the page for authors of backends compiling, and its store conforming.
+#[cfg(doctest)]
+#[doc = include_str!("../../../../docs/custom-backend.md")]
+mod page {}
+
 /// Longer than any healthy backend takes for anything that the suites wait for.
 const DEADLINE: Duration = Duration::from_secs(10);
 

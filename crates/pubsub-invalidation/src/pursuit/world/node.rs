@@ -33,6 +33,8 @@ struct Told {
     hidden_up_to: u64,
     ever_applied: HashSet<EntryId>,
     proofs: Vec<(Stamp, MonoTime)>,
+    resets: usize,
+    gaps: usize,
 }
 
 struct Recorder(Arc<Mutex<Told>>);
@@ -43,6 +45,7 @@ impl Follower for Recorder {
         match (told.at, why) {
             (None, Begin::First) | (Some(_), Begin::Reset) => {
                 assert_ne!(told.at.map(|at| at.epoch), Some(at.epoch), "a reset ends a history");
+                told.resets += usize::from(why == Begin::Reset);
                 told.known.clear();
                 told.base = at.seq;
                 told.hidden_up_to = 0;
@@ -50,6 +53,7 @@ impl Follower for Recorder {
             (Some(before), Begin::Gap { after }) => {
                 assert_eq!(before, Stamp { seq: after, ..at }, "a gap starts where it stopped");
                 assert!(at.seq > after, "a gap has at least one entry");
+                told.gaps += 1;
                 told.known.extend((after + 1..=at.seq).map(|seq| (seq, None)));
                 told.hidden_up_to = after;
             }
@@ -212,5 +216,12 @@ impl Node {
         assert_eq!(at, server.meta().at, "everything was applied");
         assert_eq!(self.pursuit.position(), Some(at));
         assert_eq!(told.differs(server, may_hide), None);
+    }
+
+    /// Lost messages alone are never a reason for a gap or a reset.
+    pub(super) fn check_no_false_alarm(&self, lost: bool, trimmed: bool) {
+        let told = self.told.lock();
+        assert!(lost || told.resets == 0, "a reset, and the server had lost nothing");
+        assert!(trimmed || told.gaps == 0, "a gap, and the server had trimmed nothing");
     }
 }

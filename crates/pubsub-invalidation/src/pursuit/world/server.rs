@@ -1,5 +1,7 @@
 //! A log that keeps everything, so that tests know the truth.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use fleetwide_core_traits::ServerTime;
 use fleetwide_core_traits::log::{Entry, EntryId, Epoch, Meta, Stamp};
@@ -13,8 +15,8 @@ const PAGE: usize = 3;
 #[derive(Clone, Debug)]
 pub(super) struct Server {
     pub(super) epoch: Option<Epoch>,
-    /// All entries of the history, also those that were trimmed.
-    pub(super) entries: Vec<Entry>,
+    /// All entries of the history, also those that were trimmed. Shared with the snapshots.
+    pub(super) entries: Rc<Vec<Entry>>,
     /// How many of them the stream no longer has.
     trimmed: usize,
     /// Names that were given away; never taken back, not even by a restore.
@@ -24,7 +26,7 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn new() -> Self {
-        Self { epoch: None, entries: Vec::new(), trimmed: 0, names: 0, epochs: 0 }
+        Self { epoch: None, entries: Rc::default(), trimmed: 0, names: 0, epochs: 0 }
     }
 
     pub(super) fn append(&mut self) -> Entry {
@@ -38,7 +40,7 @@ impl Server {
             number: self.names,
             body: Bytes::from_static(b"body"),
         };
-        self.entries.push(entry.clone());
+        Rc::make_mut(&mut self.entries).push(entry.clone());
         entry
     }
 
@@ -50,7 +52,7 @@ impl Server {
 
     pub(super) fn flush(&mut self) {
         self.epoch = None;
-        self.entries.clear();
+        self.entries = Rc::default();
         self.trimmed = 0;
     }
 

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use fleetwide_core_traits::{
-    ArgSink, AtomicOp, Effects, Key, Malformed, Script, ServerTime, Wire,
-};
+use fleetwide_core_traits::{ArgSink, AtomicOp, Effects, Key, Malformed, Script, ServerTime, Wire};
 
 /// Adds `by` to a counter, unless it would be above `limit` then.
 #[derive(Clone, Debug)]
@@ -127,6 +125,8 @@ impl AtomicOp for Read {
 
     fn decode(&self, reply: Wire) -> Result<Vec<Option<u64>>, Malformed> {
         let values = reply.into_vec()?.into_iter();
-        values.map(|value| (value != Wire::Nil).then(|| value.into_unsigned()).transpose()).collect()
+        values
+            .map(|value| (value != Wire::Nil).then(|| value.into_unsigned()).transpose())
+            .collect()
     }
 }

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fleetwide_core_traits::{
-    ArgSink, AtomicOp, Effects, Key, Malformed, Script, ServerTime, Wire,
-};
+use fleetwide_core_traits::{ArgSink, AtomicOp, Effects, Key, Malformed, Script, ServerTime, Wire};
 
 /// Adds a line to a list of lines.
 #[derive(Clone, Debug)]

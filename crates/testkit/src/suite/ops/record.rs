@@ -69,12 +69,7 @@ impl AtomicOp for Record {
         self.append.args(to);
     }
 
-    fn apply(
-        &self,
-        cells: &[Option<&LogCell>],
-        _: ServerTime,
-        out: &mut Effects<LogCell>,
-    ) -> Meta {
+    fn apply(&self, cells: &[Option<&LogCell>], _: ServerTime, out: &mut Effects<LogCell>) -> Meta {
         self.append.apply(0, self.append.open(cells[0]), out)
     }
 

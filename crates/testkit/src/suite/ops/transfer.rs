@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use fleetwide_core_traits::{
-    ArgSink, AtomicOp, Effects, Key, Malformed, Script, ServerTime, Wire,
-};
+use fleetwide_core_traits::{ArgSink, AtomicOp, Effects, Key, Malformed, Script, ServerTime, Wire};
 
 /// Moves `amount` from one counter to another, if the first has as much. Answers whether it did.
 #[derive(Clone, Debug)]

@@ -1,0 +1,107 @@
+//! What does a strict decision cost?
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetwide_benches::{
+    Answer, BareScript, Contest, Effort, Measure, Row, Server, Work, keys, on_tasks, runtime, work,
+};
+use fleetwide_core_traits::Namespace;
+use fleetwide_limiter::op::{Check, cell};
+use fleetwide_limiter::{
+    Algorithm, GcraQuota, Limiter, PolicyName, Quota, Source, Unavailable, WindowQuota,
+};
+use tokio::runtime::Runtime;
+
+/// Callers that are limited one by one.
+const CALLERS: u64 = 16 * 1024;
+/// So much that nobody is refused: a refusal would be another question.
+const MAX: u64 = 100_000;
+const BURST: u64 = 100_000;
+
+fn main() {
+    let runtime = runtime();
+    let server = runtime.block_on(Server::start());
+    let mut answer = Answer::new("What does a strict decision cost?");
+    let second = Duration::from_secs(1);
+    let gcra = GcraQuota::new(MAX, second, BURST).expect("within bounds");
+    let window = WindowQuota::new(MAX, second).expect("within bounds");
+    ask(&mut answer, &runtime, &server, "GCRA", gcra, Quota::Gcra(gcra));
+    ask(&mut answer, &runtime, &server, "sliding window", window, Quota::SlidingWindow(window));
+    answer.note(
+        "Floor: `EVALSHA` of the same script text with the same arguments over one \
+         `MultiplexedConnection` with `TCP_NODELAY`, the reply read as a list of integers. Ratios \
+         are of decisions per second: more is better. 16,384 callers are limited one by one, and \
+         none is refused. Ours names the key, keeps a deadline, counts and times each decision.",
+    );
+    answer.keep("limiter");
+}
+
+fn ask<A: Algorithm>(
+    answer: &mut Answer,
+    runtime: &Runtime,
+    server: &Server,
+    name: &str,
+    algorithm: A,
+    quota: Quota,
+) {
+    let effort = Effort::slices_of(Duration::from_millis(100));
+    let bare = runtime.block_on(bare(server, algorithm));
+    let ours = runtime.block_on(ours(server, quota));
+    for tasks in [1, 64, 256] {
+        let mut contest = Contest::new(Measure::Rate, effort, on_tasks(runtime, tasks, &bare));
+        let spread = contest.ratio(on_tasks(runtime, tasks, &ours));
+        let row = Row::new(format!("{name}, {}", counted(tasks)), spread);
+        answer.row(if tasks == 64 { row.target(">= 0.85") } else { row });
+    }
+}
+
+async fn ours(server: &Server, quota: Quota) -> Work {
+    let executor = server.ours().await.executor();
+    let namespace = Namespace::new("bench").expect("a plain name");
+    let limiter = Limiter::builder(executor, &namespace, "ours", quota)
+        .on_unavailable(Unavailable::Deny)
+        // A round of measuring must not end because this machine was busy elsewhere.
+        .deadline(Duration::from_secs(1))
+        .build()
+        .expect("the options fit together");
+    let keys: Arc<[String]> = keys(CALLERS).into();
+    work(move |mut turns| {
+        let (limiter, keys) = (limiter.clone(), Arc::clone(&keys));
+        async move {
+            while let Some(turn) = turns.next() {
+                let decision = limiter.check(&keys[(turn % CALLERS) as usize]).await;
+                let decision = decision.expect("the keys are good");
+                assert!(decision.is_allowed() && decision.source() == Source::Shared);
+                let _ = black_box(decision);
+            }
+        }
+    })
+}
+
+async fn bare<A: Algorithm>(server: &Server, algorithm: A) -> Work {
+    let connection = server.bare().await;
+    let namespace = Namespace::new("bench").expect("a plain name");
+    let policy = PolicyName::new("bare").expect("a plain name");
+    let key = |name: String| cell::<A>(&namespace, &policy, name.as_bytes()).expect("short names");
+    let keys: Arc<[_]> = keys(CALLERS).into_iter().map(key).collect();
+    let op = Check::new(algorithm, keys[0].clone(), 1);
+    let script = Arc::new(BareScript::of(&op, connection.clone()).await);
+    work(move |mut turns| {
+        let (mut connection, script) = (connection.clone(), Arc::clone(&script));
+        let keys = Arc::clone(&keys);
+        async move {
+            while let Some(turn) = turns.next() {
+                let key = keys[(turn % CALLERS) as usize].as_bytes();
+                let reply: [i64; 4] = script.call(&mut connection, key).await;
+                assert_eq!(reply[0], 1, "nobody is refused");
+                black_box(reply);
+            }
+        }
+    })
+}
+
+fn counted(tasks: u64) -> String {
+    if tasks == 1 { "1 task".to_owned() } else { format!("{tasks} tasks") }
+}

@@ -1,0 +1,65 @@
+//! The Redis server of a bench, and the barest connection to it.
+
+use std::time::Duration;
+
+use fleetwide_redis_backend::{Redis, RedisUrl};
+use fleetwide_testkit::RedisServer;
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{Client, IntoConnectionInfo};
+
+/// A server of the bench's own, which ends with this value.
+pub struct Server {
+    server: RedisServer,
+}
+
+impl Server {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// If there is no Redis on this machine; the text says what to do.
+    pub async fn start() -> Self {
+        let server = RedisServer::start().await.unwrap_or_else(|error| panic!("{error}"));
+        Self { server }
+    }
+
+    /// Our handle on it, with default options, connected.
+    ///
+    /// # Panics
+    /// If it does not connect.
+    pub async fn ours(&self) -> Redis {
+        let url = RedisUrl::parse(&self.server.url()).expect("the test kit gives good URLs");
+        let redis = Redis::builder(url).build().expect("the defaults fit together");
+        redis.ready(Duration::from_secs(10)).await.expect("the server runs");
+        redis
+    }
+
+    /// A bare multiplexed connection for the same user and with the same socket options as ours:
+    /// the floor of everything that goes over the wire.
+    ///
+    /// # Panics
+    /// If it does not connect.
+    pub async fn bare(&self) -> MultiplexedConnection {
+        self.connect(TcpSettings::default().set_nodelay(true)).await
+    }
+
+    /// The same as the client library makes it by default, with Nagle's algorithm: it gathers
+    /// small writes, which pays on a loopback device and costs on a network.
+    ///
+    /// # Panics
+    /// If it does not connect.
+    pub async fn bare_by_default(&self) -> MultiplexedConnection {
+        self.connect(TcpSettings::default()).await
+    }
+
+    /// A URL with all rights, for peers that need more commands than we do.
+    pub fn url_for_peers(&self) -> String {
+        self.server.admin_url()
+    }
+
+    async fn connect(&self, tcp: TcpSettings) -> MultiplexedConnection {
+        let info = self.server.url().into_connection_info().expect("the test kit gives good URLs");
+        let client = Client::open(info.set_tcp_settings(tcp)).expect("a plain address");
+        client.get_multiplexed_async_connection().await.expect("the server runs")
+    }
+}

@@ -1,0 +1,238 @@
+//! Redis frozen, killed, full, or in the way: who answers, how fast, and when the fleet is back.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fleetwide_core_traits::Namespace;
+use fleetwide_limiter::{
+    Limiter, LimiterBuilder, Quota, ResetError, RungChange, Source, Unavailable,
+};
+use fleetwide_redis_backend::{Redis, RedisExecutor, RedisUrl};
+use fleetwide_testkit::{Drops, RedisServer, eventually};
+use parking_lot::Mutex;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DEADLINE: Duration = Duration::from_millis(20);
+/// What a busy machine with two cores may add to any wait of a test.
+const MACHINE: Duration = Duration::from_millis(400);
+/// How long an event of these tests may take; they take milliseconds.
+const SOON: Duration = Duration::from_secs(20);
+
+fn ten_an_hour() -> Quota {
+    Quota::sliding_window(10, HOUR).unwrap()
+}
+
+/// A Redis with a handle of default options, as an application has it.
+struct Fixture {
+    server: RedisServer,
+    redis: Redis,
+    namespace: Namespace,
+    changes: Arc<Mutex<Vec<RungChange>>>,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let server = support::server().await;
+        let url = RedisUrl::parse(&server.url()).unwrap();
+        let redis = Redis::builder(url).build().unwrap();
+        redis.ready(SOON).await.unwrap();
+        let namespace = Namespace::new("shop").unwrap();
+        Self { server, redis, namespace, changes: Arc::default() }
+    }
+
+    fn options(&self, unavailable: Unavailable) -> LimiterBuilder<RedisExecutor> {
+        let changes = Arc::clone(&self.changes);
+        Limiter::builder(self.redis.executor(), &self.namespace, "api", ten_an_hour())
+            .on_unavailable(unavailable)
+            .deadline(SOON)
+            .probe_every(Duration::from_millis(50))
+            .on_rung_change(move |change| changes.lock().push(change.clone()))
+    }
+
+    fn limiter(&self, unavailable: Unavailable) -> Limiter<RedisExecutor> {
+        self.options(unavailable).build().unwrap()
+    }
+
+    /// The words of the changes so far.
+    fn changes(&self) -> Vec<&'static str> {
+        let word = |change: &RungChange| match change {
+            RungChange::Entered { .. } => "entered",
+            RungChange::Left { .. } => "left",
+            _ => "other",
+        };
+        self.changes.lock().iter().map(word).collect()
+    }
+
+    /// Waits for them; calls go on meanwhile, because they are what finds out.
+    async fn until_changes(&self, limiter: &Limiter<RedisExecutor>, changes: &[&str]) {
+        let is_told = async || {
+            source_of(limiter, "other").await;
+            self.changes() == changes
+        };
+        eventually(SOON, &format!("{changes:?}"), is_told).await;
+    }
+}
+
+async fn source_of(limiter: &Limiter<RedisExecutor>, key: &str) -> Source {
+    limiter.peek(key).await.unwrap().source()
+}
+
+async fn until_source(limiter: &Limiter<RedisExecutor>, source: Source) {
+    let what = format!("an answer of {}", source.name());
+    eventually(SOON, &what, async || source_of(limiter, "other").await == source).await;
+}
+
+// Red without the timeout around the step (the backend's own is 500 ms), and red in the number of
+// waits when every call probes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frozen_redis_delays_no_decision_beyond_its_deadline_and_few_at_all() {
+    let fixture = Fixture::new().await;
+    let share = Unavailable::LocalShare { instances: 1 };
+    let limiter = fixture.options(share).deadline(DEADLINE).build().unwrap();
+    until_source(&limiter, Source::Shared).await;
+    fixture.server.stop();
+    let alive = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let callers = (0..32).map(|caller| {
+        let limiter = limiter.clone();
+        tokio::spawn(async move {
+            let mut waits = Vec::new();
+            for call in 0..200 {
+                let begun = Instant::now();
+                let key = format!("{caller}/{call}");
+                assert!(limiter.check(&key).await.unwrap().is_allowed());
+                waits.push(begun.elapsed());
+            }
+            waits
+        })
+    });
+    let mut waits = Vec::new();
+    for caller in callers.collect::<Vec<_>>() {
+        waits.extend(caller.await.unwrap());
+    }
+    let longest = waits.iter().max().copied().unwrap();
+    assert!(longest < DEADLINE + MACHINE, "one decision took {longest:?}");
+    // All callers of the first moment waited, and then a probe each 50 ms.
+    let waited = waits.iter().filter(|wait| **wait >= DEADLINE).count();
+    assert!(waited < 32 * 3 + 32, "{waited} of {} calls waited", waits.len());
+    let metrics = tokio::runtime::Handle::current().metrics();
+    // The backend mends its connection with a few; the 6,400 calls leave none.
+    assert!(metrics.num_alive_tasks() < alive + 20, "{} tasks", metrics.num_alive_tasks());
+    fixture.server.cont();
+    fixture.until_changes(&limiter, &["entered", "left"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_redis_is_stood_in_for_and_shared_again_when_it_is_back() {
+    let fixture = Fixture::new().await;
+    let limiter = fixture.limiter(Unavailable::LocalShare { instances: 2 });
+    assert_eq!(limiter.check_cost("a", 4).await.unwrap().remaining(), 6);
+    fixture.server.kill();
+    until_source(&limiter, Source::LocalShare).await;
+    // Six were left for the fleet, so three for this one of two instances.
+    let mut spent = 0;
+    while limiter.check("a").await.unwrap().is_allowed() {
+        spent += 1;
+    }
+    assert_eq!(spent, 3);
+    fixture.server.restart().await.unwrap();
+    support::grant(&fixture.server).await;
+    fixture.until_changes(&limiter, &["entered", "left"]).await;
+    assert_eq!(limiter.check("a").await.unwrap().source(), Source::Shared);
+    // It goes away again: the share was used up, and stays so.
+    fixture.server.kill();
+    fixture.until_changes(&limiter, &["entered", "left", "entered"]).await;
+    assert!(!limiter.check("a").await.unwrap().is_allowed());
+}
+
+#[tokio::test]
+async fn nothing_is_open_where_nobody_chose_it() {
+    let fixture = Fixture::new().await;
+    let all = [Unavailable::Allow, Unavailable::Deny, Unavailable::LocalShare { instances: 10 }];
+    let limiters = all.map(|unavailable| fixture.limiter(unavailable));
+    fixture.server.kill();
+    let sources = [Source::Open, Source::Closed, Source::LocalShare];
+    let allowed = [25, 0, 1];
+    for ((limiter, source), allowed) in limiters.iter().zip(sources).zip(allowed) {
+        until_source(limiter, source).await;
+        let mut count = 0;
+        for _ in 0..25 {
+            let decision = limiter.check("a").await.unwrap();
+            assert_eq!(decision.source(), source);
+            assert!(decision.is_allowed() || decision.retry_after() > Some(Duration::ZERO));
+            count += usize::from(decision.is_allowed());
+        }
+        assert_eq!(count, allowed, "{source:?}");
+    }
+}
+
+#[tokio::test]
+async fn reset_of_a_backend_that_is_away_is_an_error_within_the_deadline() {
+    let fixture = Fixture::new().await;
+    let limiter = fixture.options(Unavailable::Allow).deadline(DEADLINE).build().unwrap();
+    fixture.server.stop();
+    let begun = Instant::now();
+    let error = limiter.reset("a").await.unwrap_err();
+    assert!(begun.elapsed() < DEADLINE + MACHINE, "{:?}", begun.elapsed());
+    assert!(matches!(error, ResetError::Backend(error) if error.may_have_happened()));
+    fixture.server.cont();
+}
+
+#[tokio::test]
+async fn one_poisoned_key_does_not_take_the_others_from_the_fleet() {
+    let fixture = Fixture::new().await;
+    let limiter = fixture.limiter(Unavailable::Deny);
+    fixture.server.admin(&["LPUSH", "{shop:limiter:api/bad}:window", "x"]).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(limiter.check("bad").await.unwrap().source(), Source::Closed);
+        assert_eq!(source_of(&limiter, "good").await, Source::Shared);
+    }
+    assert!(fixture.changes().is_empty());
+}
+
+#[tokio::test]
+async fn redis_without_memory_is_stood_in_for_without_a_wait() {
+    let fixture = Fixture::new().await;
+    let limiter = fixture.limiter(Unavailable::LocalShare { instances: 1 });
+    assert!(limiter.check("a").await.unwrap().is_allowed());
+    fixture.server.config_set("maxmemory", "1").await.unwrap();
+    let decision = limiter.check("a").await.unwrap();
+    assert_eq!((decision.source(), decision.remaining()), (Source::LocalShare, 8));
+    fixture.server.config_set("maxmemory", "0").await.unwrap();
+    let is_shared = async || limiter.check_cost("b", 0).await.unwrap().source() == Source::Shared;
+    eventually(SOON, "memory again", is_shared).await;
+}
+
+#[tokio::test]
+async fn garbage_under_a_key_harms_that_key_alone_and_never_hangs_the_server() {
+    let fixture = Fixture::new().await;
+    let limiter = fixture.limiter(Unavailable::Deny);
+    let mut rng = fleetwide_testkit::seed().rng();
+    for length in [0, 1, 24, 35, 36, 37, 291, 292, 293, 1_000] {
+        for name in 0..8 {
+            let garbage: Vec<u8> = (0..length).map(|_| rand::Rng::random(&mut rng)).collect();
+            let key = format!("{{shop:limiter:api/{length}-{name}}}:window");
+            let words: [&[u8]; 5] = [b"SET", key.as_bytes(), &garbage, b"PX", b"60000"];
+            fixture.server.admin(&words).await.unwrap();
+            let begun = Instant::now();
+            let _ = limiter.check(format!("{length}-{name}")).await.unwrap();
+            assert!(begun.elapsed() < MACHINE, "{:?}", begun.elapsed());
+            limiter.reset(format!("{length}-{name}")).await.unwrap();
+        }
+    }
+    until_source(&limiter, Source::Shared).await;
+}
+
+// Red when the drop of a probe does not give its place back: then nobody ever asks again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn caller_that_leaves_while_it_probes_keeps_nobody_from_probing() {
+    let fixture = Fixture::new().await;
+    let limiter =
+        fixture.options(Unavailable::Deny).probe_every(Duration::from_micros(1)).build().unwrap();
+    fixture.server.stop();
+    until_source(&limiter, Source::Closed).await;
+    Drops::new().run(|| limiter.check("a"), async |_| {}).await;
+    fixture.server.cont();
+    until_source(&limiter, Source::Shared).await;
+}
