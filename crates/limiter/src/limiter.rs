@@ -200,10 +200,11 @@ impl<E: Executor> Inner<E> {
         key: &[u8],
     ) -> Result<(), ResetError> {
         let key = cell::<A>(&self.namespace, &self.name, key)?;
+        self.run(&Reset::<A>::new(key.clone())).await?;
         if let Some(share) = &counter.share {
             share.forget(&key);
         }
-        Ok(self.run(&Reset::<A>::new(key)).await?)
+        Ok(())
     }
 
     /// Asks the fleet's count.

@@ -39,8 +39,8 @@ fn admitted_within(admitted: &[(u64, u64)], now: u64, length: u64) -> u64 {
     admitted.iter().filter(|(at, _)| at + length >= now).map(|(_, cost)| cost).sum()
 }
 
-// Red when `burst` is one more in `Standing::left`'s twin `unchanged`, when `decide` forgets to add
-// the price, and when a state that has lapsed is not taken for an unused key.
+// Red with a burst of one cell more, without the price of a call, and when a state that has lapsed
+// is taken for a debt.
 #[test]
 fn gcra_admits_exactly_what_its_contract_allows() {
     for_each_history(3_000, |rng| {
@@ -53,7 +53,7 @@ fn gcra_admits_exactly_what_its_contract_allows() {
     });
 }
 
-// Red with 63 slots that are counted instead of 64, and with a width rounded down.
+// Red with 63 slots instead of 64, and with a width that is rounded down.
 #[test]
 fn window_never_admits_more_than_the_maximum_in_any_window() {
     for_each_history(3_000, |rng| {
@@ -67,7 +67,7 @@ fn window_never_admits_more_than_the_maximum_in_any_window() {
     });
 }
 
-// Red when `forget_before` stops one sub-window early or late, or leaves a slot behind.
+// Red when `forget_before` stops one sub-window early, or leaves the count of a slot behind.
 #[test]
 fn window_refuses_only_when_sixty_four_sub_windows_are_full() {
     for_each_history(3_000, |rng| {
@@ -96,8 +96,8 @@ fn retry_after_is_exact<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
     });
 }
 
-// Red with `+ 1` or `- 1` at any place where a time to wait is computed; without the lapse of a
-// state of other parameters (`lapses_us`); and without the write of a re-anchoring refusal.
+// Red with a microsecond more, with a slot less, without the lapse of a state of other parameters
+// (`lapses_us`), and without the write of a refusal that re-anchors.
 #[test]
 fn retry_after_is_enough_and_one_microsecond_less_is_not() {
     retry_after_is_exact(support::gcra);
@@ -145,7 +145,7 @@ fn refusal_changes_nothing<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
     });
 }
 
-// Red when a refusal writes the state that it rotated, or debits the part that is there.
+// Red when a refusal writes the state that it rotated.
 #[test]
 fn refusal_debits_and_writes_nothing_while_the_clock_goes_on() {
     refusal_changes_nothing(support::gcra);
@@ -244,8 +244,8 @@ fn two_quotas_together<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
 }
 
 // The story: a refusal that cut a state down to the smaller quota gave the larger one new cells,
-// each time they took turns. Red with a debt or sum that is capped by the quota at hand, and when
-// other parameters are taken for an unused key.
+// each time they took turns. Red with that, with a debt that is not converted, and when a state of
+// other parameters is taken for an unused key.
 #[test]
 fn change_of_limit_forgets_nothing_that_was_spent() {
     two_quotas_together(support::gcra);

@@ -137,7 +137,6 @@ async fn killed_redis_is_stood_in_for_and_shared_again_when_it_is_back() {
     }
     assert_eq!(spent, 3);
     fixture.server.restart().await.unwrap();
-    support::grant(&fixture.server).await;
     fixture.until_changes(&limiter, &["entered", "left"]).await;
     assert_eq!(limiter.check("a").await.unwrap().source(), Source::Shared);
     // It goes away again: the share was used up, and stays so.
@@ -228,10 +227,10 @@ async fn garbage_under_a_key_harms_that_key_alone_and_never_hangs_the_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn caller_that_leaves_while_it_probes_keeps_nobody_from_probing() {
     let fixture = Fixture::new().await;
-    let limiter =
-        fixture.options(Unavailable::Deny).probe_every(Duration::from_micros(1)).build().unwrap();
+    let options = fixture.options(Unavailable::Deny).deadline(DEADLINE);
+    let limiter = options.probe_every(Duration::from_micros(1)).build().unwrap();
     fixture.server.stop();
-    until_source(&limiter, Source::Closed).await;
+    fixture.until_changes(&limiter, &["entered"]).await;
     Drops::new().run(|| limiter.check("a"), async |_| {}).await;
     fixture.server.cont();
     until_source(&limiter, Source::Shared).await;

@@ -14,6 +14,8 @@ const MIB: usize = 1024 * 1024;
 async fn every_wrong_request_is_a_problem_document_and_leaves_the_node_alive() {
     let node = Node::start(&[("RATE_LIMIT_MAX", "10")]).await;
     let long = |prefix: &str| format!("{prefix}{}", "k".repeat(513));
+    let tags: Vec<_> = (0..33).map(|tag| tag.to_string()).collect();
+    let too_many_tags = format!("/cache/a?tags={}", tags.join(","));
     for (method, path, status) in [
         // Paths and methods.
         ("GET", "/", 404),
@@ -51,11 +53,7 @@ async fn every_wrong_request_is_a_problem_document_and_leaves_the_node_alive() {
         // Tags.
         ("PUT", "/cache/a?tags=a,,b", 400),
         ("PUT", &long("/cache/a?tags="), 400),
-        (
-            "PUT",
-            &format!("/cache/a?tags=0{}", (1..33).map(|n| format!(",{n}")).collect::<String>()),
-            400,
-        ),
+        ("PUT", &too_many_tags, 400),
         ("DELETE", "/cache/tags/", 400),
         ("DELETE", &long("/cache/tags/"), 400),
         ("GET", "/cache/tags/a", 405),

@@ -60,6 +60,32 @@
 //! # }
 //! ```
 //!
+//! # Metrics
+//! All have the label `log`, which is the log's tag. Counters end with `_total`.
+//!
+//! | Metric | Meaning |
+//! | --- | --- |
+//! | `fleetwide_log_entries_total` | entries applied; `way` is `message` or `replay` |
+//! | `fleetwide_log_duplicates_total` | entries that came again |
+//! | `fleetwide_log_unreadable_total` | messages that are none of ours |
+//! | `fleetwide_log_replays_total` | pages read from the stream |
+//! | `fleetwide_log_gaps_total` | gaps that were reported |
+//! | `fleetwide_log_resets_total` | resets that were reported |
+//! | `fleetwide_log_epochs_raised_total` | histories that this instance ended |
+//! | `fleetwide_log_failures_total` | questions to the server without an answer |
+//! | `fleetwide_log_lag_entries` | entries known to exist and not applied yet |
+//! | `fleetwide_log_verified_age_seconds` | age of the last proof that nothing is missing |
+//! | `fleetwide_log_health` | 2 up, 1 degraded, 0 down |
+//! | `fleetwide_events_published_total` | events that the server has taken |
+//! | `fleetwide_events_queued_total` | events that had to wait for the server |
+//! | `fleetwide_events_refused_total` | events that were not accepted |
+//! | `fleetwide_events_delivered_total` | events put into a subscriber's queue |
+//! | `fleetwide_events_lagged_total` | events dropped because a subscriber was slow |
+//! | `fleetwide_events_duplicates_total` | events that came again |
+//! | `fleetwide_events_unreadable_total` | entries that are no event of a known version |
+//! | `fleetwide_events_waiting` | events that wait for the server now |
+//! | `fleetwide_events_subscribers` | subscribers now |
+//!
 //! # What is not promised
 //! - A gap is told from a reset by comparing names. If a server went back in time, and has then
 //!   appended more than its stream keeps before any follower of that log looked again, there is

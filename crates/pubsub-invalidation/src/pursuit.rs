@@ -4,6 +4,7 @@
 //! not fit leads to a question over the command path, and only its answer ends a history. One
 //! question is under way at a time, so no answer overtakes another.
 
+mod command;
 #[cfg(test)]
 mod world;
 
@@ -14,7 +15,11 @@ use fleetwide_core_traits::MonoTime;
 use fleetwide_core_traits::log::{Begin, Entry, EntryId, Epoch, Follower, Incoming, Meta, Stamp};
 use smallvec::SmallVec;
 
-use crate::ops::{Page, Pulse, Raised};
+pub(crate) use command::{Answer, Command};
+
+use command::Asked;
+
+use crate::ops::Page;
 use crate::sequence::{Divergence, Judgement, Merged, Sequence, Step, Verdict};
 use crate::telemetry::Telemetry;
 use crate::verify::Verify;
@@ -63,51 +68,6 @@ struct Want {
     raise: Option<Epoch>,
     replay: bool,
     beat: bool,
-}
-
-/// A question that is under way.
-struct Asked {
-    command: Command,
-    /// What had been applied when it was sent. The server knew that much, or has lost it.
-    since: Stamp,
-    at: MonoTime,
-    /// Whether the subscription stood when it was sent.
-    subscribed: bool,
-}
-
-/// A question to the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Command {
-    /// Where is the log?
-    Beat,
-    /// What came from this entry on?
-    Replay {
-        /// The last entry that was applied.
-        from: u64,
-    },
-    /// End this history.
-    Raise {
-        /// The history that diverged.
-        diverged: Epoch,
-    },
-}
-
-/// The answer to a [`Command`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    Beat(Pulse),
-    Replay(Page),
-    Raise(Raised),
-}
-
-impl Answer {
-    fn place(&self) -> Option<Stamp> {
-        match self {
-            Self::Beat(pulse) => Some(pulse.meta.at),
-            Self::Replay(page) => page.meta.map(|meta| meta.at),
-            Self::Raise(raised) => Some(raised.meta.at),
-        }
-    }
 }
 
 /// Inputs: what happens to the subscription, and time.
@@ -246,7 +206,7 @@ impl Pursuit {
         self.seen = answer.place().unwrap_or(self.seen);
         match answer {
             Answer::Beat(pulse) => self.beat(&pulse.meta, &asked),
-            Answer::Replay(page) => self.replay(page, &asked),
+            Answer::Replay(page) => self.replay(&page, &asked),
             Answer::Raise(raised) => {
                 if raised.raised {
                     self.telemetry.epoch_raised(raised.meta.at.epoch);
@@ -285,7 +245,7 @@ impl Pursuit {
         }
     }
 
-    fn replay(&mut self, page: Page, asked: &Asked) {
+    fn replay(&mut self, page: &Page, asked: &Asked) {
         let Some(sequence) = &mut self.sequence else { return };
         let Some(meta) = page.meta else {
             // The log is gone. A beat begins the next history.

@@ -9,20 +9,7 @@ use metrics::{Counter, Gauge, counter, gauge};
 
 use crate::sequence::Divergence;
 
-/// The handles of one log's metrics, all with the label `log`.
-///
-/// | Metric | Meaning |
-/// | --- | --- |
-/// | `fleetwide_log_entries_total` | entries applied; `way` is `message` or `replay` |
-/// | `fleetwide_log_duplicates_total` | entries that came again |
-/// | `fleetwide_log_unreadable_total` | messages that are none of ours |
-/// | `fleetwide_log_replays_total` | pages read from the stream |
-/// | `fleetwide_log_gaps_total` | holes that were reported |
-/// | `fleetwide_log_resets_total` | histories that ended |
-/// | `fleetwide_log_epochs_raised_total` | histories that this instance ended |
-/// | `fleetwide_log_failures_total` | questions to the server without an answer |
-/// | `fleetwide_log_lag_entries` | entries known to exist and not applied yet |
-/// | `fleetwide_log_verified_age_seconds` | age of the last proof that nothing is missing |
+/// The handles of one log's metrics, all with the label `log`; the crate page lists them.
 #[derive(Clone)]
 pub(crate) struct Telemetry {
     log: Arc<str>,

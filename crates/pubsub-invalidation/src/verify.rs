@@ -101,7 +101,7 @@ mod tests {
 
     /// As of when a follower that has applied everything up to `place` is newly verified.
     fn reached(verify: &mut Verify, place: Meta) -> Option<u64> {
-        let followed = Sequence::having(place.at, |seq| id(seq));
+        let followed = Sequence::having(place.at, id);
         verify.reached(&followed).map(|proof| proof.as_of.as_micros())
     }
 

@@ -1,11 +1,14 @@
 //! A server forgets, or goes back in time, and every follower is told.
 //!
 //! Tried by hand, each alone:
-//! - with `Sequence::contradicts` and `Sequence::follows` saying nothing, so that a replay compares
-//!   no ids, `a_server_that_went_back_and_caught_up_again_is_found_out` fails: the follower goes on
-//!   as if nothing had happened;
+//! - with `Sequence::contradicts` and `Sequence::follows` taken out of `Sequence::merge`, so that a
+//!   replay compares no ids, `a_server_that_went_back_and_caught_up_again_is_found_out` fails: the
+//!   follower goes on as if nothing had happened;
+//! - with the comparison of the last id taken out of `Sequence::judge`,
+//!   `a_server_with_another_last_entry_is_found_out` fails;
 //! - with the comparison of epochs taken out of `raise_epoch.lua`,
-//!   `two_followers_of_a_restored_server_begin_one_new_history` fails: each begins its own.
+//!   `two_followers_of_a_restored_server_begin_one_new_history` fails: each begins its own;
+//! - with the write taken out of `beat.lua`, `a_cut_off_primary_verifies_nobody` fails.
 
 mod common;
 

@@ -1,7 +1,8 @@
 //! Messages get lost in every way there is, and every entry is applied all the same.
 //!
-//! Tried by hand: with the check for a hole taken out of `Sequence::offer`, so that any later
-//! entry counts as the next, the first test fails (`first@0 a c` instead of `first@0 a b c`).
+//! Tried by hand: with the check for a hole and the comparison with the entry before both taken out
+//! of `Sequence::offer`, so that any later entry counts as the next, the first test fails. Either
+//! alone finds the hole; the number finds it without a question to the server.
 
 mod common;
 

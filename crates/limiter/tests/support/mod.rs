@@ -255,15 +255,7 @@ pub(crate) type AnyExecutor = Either<MemExecutor, RedisExecutor>;
 
 /// A server of this test's own.
 pub(crate) async fn server() -> RedisServer {
-    let server = RedisServer::start().await.expect("a Redis server for this test");
-    grant(&server).await;
-    server
-}
-
-/// The scripts of the window read and write parts of a string.
-pub(crate) async fn grant(server: &RedisServer) {
-    let words = ["ACL", "SETUSER", server.user(), "+getrange", "+setrange"];
-    server.admin(&words).await.expect("the administrator may grant rights");
+    RedisServer::start().await.expect("a Redis server for this test")
 }
 
 /// A handle on it that waits longer than any busy machine needs.

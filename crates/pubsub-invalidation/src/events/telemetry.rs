@@ -8,19 +8,7 @@ use metrics::{Counter, Gauge, counter, gauge};
 
 use crate::envelope::EnvelopeError;
 
-/// The handles of one bus's metrics, all with the label `log`.
-///
-/// | Metric | Meaning |
-/// | --- | --- |
-/// | `fleetwide_events_published_total` | events that the server has taken |
-/// | `fleetwide_events_queued_total` | events that had to wait for the server |
-/// | `fleetwide_events_refused_total` | events that were not taken in |
-/// | `fleetwide_events_delivered_total` | events put into a subscriber's queue |
-/// | `fleetwide_events_lagged_total` | events dropped because a subscriber was slow |
-/// | `fleetwide_events_duplicates_total` | events that came again |
-/// | `fleetwide_events_unreadable_total` | entries that are no event of a known version |
-/// | `fleetwide_events_waiting` | events that wait for the server now |
-/// | `fleetwide_events_subscribers` | subscribers now |
+/// The handles of one bus's metrics, all with the label `log`; the crate page lists them.
 #[derive(Clone)]
 pub(super) struct Telemetry {
     log: Arc<str>,

@@ -181,7 +181,7 @@ fn acts(server: impl Strategy<Value = Act> + 'static) -> impl Strategy<Value = V
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(20000))]
 
     #[test]
     fn every_entry_is_applied_once_in_order_or_lies_in_a_gap_or_reset(acts in acts(trimming())) {
@@ -215,7 +215,7 @@ fn every_short_schedule_accounts_for_every_entry() {
         Act::Snapshot,
         Act::Restore,
     ];
-    const LENGTH: u32 = 5;
+    const LENGTH: u32 = 6;
     // Both nodes follow, and the log is not empty.
     const START: [Act; 6] = [
         Act::Ready(0),
@@ -251,7 +251,9 @@ fn a_divergence_is_ended_exactly_once() {
         Act::Append,
     ];
     let mut world = World::new(false);
-    acts.iter().for_each(|act| world.step(*act));
+    for act in acts {
+        world.step(act);
+    }
     let before = world.server.epochs_begun();
     world.rest();
     assert_eq!(world.server.epochs_begun(), before + 1);
