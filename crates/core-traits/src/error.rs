@@ -85,7 +85,7 @@ impl Rejection {
         while !message.is_char_boundary(end) {
             end -= 1;
         }
-        Self { kind: RejectionKind::from_code(code), message: message[..end].to_owned() }
+        Self { kind: RejectionKind::sort(code, message), message: message[..end].to_owned() }
     }
 }
 
@@ -116,7 +116,11 @@ pub enum RejectionKind {
 }
 
 impl RejectionKind {
-    fn from_code(code: &str) -> Self {
+    fn sort(code: &str, message: &str) -> Self {
+        // A script that its user may not run in full fails with the code of any other error.
+        if message.contains("user executing the script can't run") {
+            return Self::NoPermission;
+        }
         match code {
             "OOM" => Self::OutOfMemory,
             "READONLY" => Self::ReadOnly,
@@ -193,6 +197,12 @@ mod tests {
     fn a_missing_right_is_not_worth_a_retry_and_a_full_server_is() {
         assert!(BackendError::Rejected(Rejection::new("OOM", "")).is_retryable());
         assert!(!BackendError::Rejected(Rejection::new("NOPERM", "")).is_retryable());
+    }
+
+    #[test]
+    fn a_right_that_only_a_script_lacks_is_a_missing_right_too() {
+        let text = "The user executing the script can't run this command or subcommand";
+        assert_eq!(Rejection::new("ERR", text).kind, RejectionKind::NoPermission);
     }
 
     #[test]

@@ -163,6 +163,7 @@ where
         let cache = rest(builder).build()?;
         let heartbeat = self.staleness_bound / BEATS_PER_BOUND;
         let following = log::follow(backend, cache.tag().clone(), cache.follower(), heartbeat);
+        fleet.beginnings().watch(following.clone());
         if cache.keep(Box::new(following)).is_err() {
             unreachable!("nobody else has seen this cache yet");
         }

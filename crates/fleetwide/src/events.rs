@@ -32,7 +32,11 @@ impl Fleetwide {
     /// # Panics
     /// If the first call is made outside a Tokio runtime.
     pub fn events(&self) -> Events {
-        self.events_once(|| self.events_builder("main").start())
+        self.events_once(|| {
+            let events = self.events_builder("main").start();
+            self.beginnings().watch(events.log().clone());
+            events
+        })
     }
 
     /// Options of an event bus apart from [`events`](Self::events), called `name`.

@@ -16,6 +16,8 @@ use crate::env::Settings;
 #[cfg(feature = "events")]
 use crate::events::Events;
 use crate::health::{FleetHealth, Info, Mode, RoleHealth};
+#[cfg(any(feature = "cache", feature = "events"))]
+use crate::log::Beginnings;
 
 /// The capabilities of one instance of a fleet. Cheap to clone; all clones are one instance.
 ///
@@ -30,6 +32,8 @@ struct Inner {
     cache: Backend,
     events: Backend,
     limiter: Backend,
+    #[cfg(any(feature = "cache", feature = "events"))]
+    beginnings: Beginnings,
     #[cfg(feature = "events")]
     bus: OnceLock<Events>,
 }
@@ -85,6 +89,8 @@ impl Fleetwide {
                 cache,
                 events,
                 limiter,
+                #[cfg(any(feature = "cache", feature = "events"))]
+                beginnings: Beginnings::default(),
                 #[cfg(feature = "events")]
                 bus: OnceLock::new(),
             }),
@@ -130,7 +136,8 @@ impl Fleetwide {
         join_all(roles.iter().map(|(_, backend)| backend.info())).await
     }
 
-    /// Waits until each Redis has been reached or has turned out to be away, `limit` at most.
+    /// Waits until each Redis has been reached or has turned out to be away; and if all were reached,
+    /// until the caches and the event bus that were made so far follow their logs. `limit` at most.
     ///
     /// Nothing depends on it. A service that calls it before it takes requests does not tell its
     /// first caller that it is degraded, when it has only just begun to connect.
@@ -139,7 +146,13 @@ impl Fleetwide {
     /// Cancel safe.
     pub async fn settled(&self, limit: Duration) {
         let roles = self.inner.roles();
-        let all = join_all(roles.iter().map(|(_, backend)| backend.settled()));
+        let all = async {
+            join_all(roles.iter().map(|(_, backend)| backend.settled())).await;
+            #[cfg(any(feature = "cache", feature = "events"))]
+            if self.health().overall().is_up() {
+                self.inner.beginnings.all().await;
+            }
+        };
         // Whatever it is by then, it is told as it is.
         let _ = timeout(limit, all).await;
     }
@@ -169,6 +182,11 @@ impl Fleetwide {
     #[cfg(feature = "cache")]
     pub(crate) fn cache_backend(&self) -> &Backend {
         &self.inner.cache
+    }
+
+    #[cfg(any(feature = "cache", feature = "events"))]
+    pub(crate) fn beginnings(&self) -> &Beginnings {
+        &self.inner.beginnings
     }
 
     #[cfg(feature = "events")]

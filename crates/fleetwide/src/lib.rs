@@ -52,7 +52,7 @@ mod fleet;
 pub mod health;
 #[cfg(feature = "limiter")]
 pub mod limiter;
-#[cfg(feature = "cache")]
+#[cfg(any(feature = "cache", feature = "events"))]
 mod log;
 pub mod store;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use fleetwide_core_traits::{BackendError, KeyError};
 
 use crate::PolicyNameError;
+use crate::builder::DEADLINE_MIN;
 
 /// Why a call got no [`Decision`](crate::Decision). Nothing was spent.
 ///
@@ -52,7 +53,7 @@ pub enum ConfigError {
     #[error("a local share takes at least 1 instance")]
     NoInstances,
     /// A decision needs some time.
-    #[error("a deadline must be at least {min:?}, this is {0:?}", min = crate::builder::DEADLINE_MIN)]
+    #[error("a deadline must be at least {DEADLINE_MIN:?}, this is {0:?}")]
     Deadline(Duration),
     /// A table without room could answer nobody.
     #[error("a local share takes room for at least 1 key")]

@@ -29,9 +29,9 @@ const ABREAST: usize = 500;
 /// Steps of each.
 const STEPS: usize = 10;
 
-// The lines of the scripts that decide or write were broken once, one at a time (32 of them: a bound
-// off by one, a slot left, a count not kept on rotation, a lapse or a re-anchoring left out). Each time
-// one of these is red, but for a ttl that is too short: tests/footprint.rs sees that.
+// The lines of the scripts that decide or write were broken once, one at a time (32 of them: a
+// bound off by one, a slot left, a count not kept on rotation, a lapse or a re-anchoring left out).
+// Each time one of these is red, but for a ttl too short or needless: tests/footprint.rs sees that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gcra_in_lua_and_in_rust_decide_and_store_the_same() {
     play_all::<GcraQuota>().await;

@@ -36,8 +36,7 @@ fn window() -> WindowQuota {
 /// An allowed call: µs at which it began and was answered, and its cost.
 type Admitted = (u64, u64, u64);
 
-// Red when the script reads and writes in two steps, with a client's clock that is off, and with
-// any of the mistakes for which tests/contract.rs is red.
+// Red with a maximum of one cell more in the script.
 #[tokio::test]
 async fn window_of_four_processes_is_never_over() {
     let admitted = run_processes("window").await;
@@ -52,6 +51,7 @@ async fn window_of_four_processes_is_never_over() {
     assert!(sum >= 3 * max, "{sum} in {DURATION:?}: it hardly limits, it stops");
 }
 
+// Red with a burst of one cell more in the script.
 #[tokio::test]
 async fn gcra_of_four_processes_is_never_over() {
     let mut admitted = run_processes("gcra").await;

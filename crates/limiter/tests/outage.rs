@@ -178,6 +178,18 @@ async fn reset_of_a_backend_that_is_away_is_an_error_within_the_deadline() {
     fixture.server.cont();
 }
 
+// Red when a reset leaves alone what the fleet last said is left.
+#[tokio::test]
+async fn key_that_was_reset_starts_the_outage_with_a_whole_share() {
+    let fixture = Fixture::new().await;
+    let limiter = fixture.limiter(Unavailable::LocalShare { instances: 2 });
+    assert!(limiter.check_cost("a", 10).await.unwrap().is_allowed());
+    limiter.reset("a").await.unwrap();
+    fixture.server.kill();
+    until_source(&limiter, Source::LocalShare).await;
+    assert_eq!(limiter.check("a").await.unwrap().remaining(), 4);
+}
+
 #[tokio::test]
 async fn one_poisoned_key_does_not_take_the_others_from_the_fleet() {
     let fixture = Fixture::new().await;

@@ -89,7 +89,7 @@ impl Subscriber for Lines {
     }
 }
 
-// Red when each failed call, or each probe, is told.
+// Red when each failed probe is told.
 #[tokio::test]
 async fn each_move_is_told_once_however_many_calls_there_are() {
     let (metrics, lines) = (Metrics::default(), Lines::default());

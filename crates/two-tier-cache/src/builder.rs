@@ -143,8 +143,8 @@ where
         self
     }
 
-    /// Says that this process has its log for itself, as with an executor in memory: then values
-    /// are kept here alone, and every hit is verified, because nobody else can write. Default: no.
+    /// Says that nobody else can write, as with an executor in memory: then values are kept here
+    /// alone, every hit is verified, and the log is written for nobody's sake. Default: no.
     pub fn alone(mut self, alone: bool) -> Self {
         self.settings.alone = alone;
         self

@@ -24,8 +24,9 @@ const CLOSED: u64 = u64::MAX;
 pub(crate) struct Floors {
     /// The current history as a number; 0 before the first.
     epoch: AtomicU64,
-    /// Number of the last entry of the log that was applied.
-    applied: AtomicU64,
+    /// The furthest number of the log that has been seen here. Whatever begins from now on comes
+    /// after all writes up to it, whether they were applied here yet or not.
+    known: AtomicU64,
     /// Floor of all keys.
     clear_seq: AtomicU64,
     /// Counts writes without a number.
@@ -58,7 +59,7 @@ impl Floors {
     pub(crate) fn new() -> Self {
         Self {
             epoch: AtomicU64::new(0),
-            applied: AtomicU64::new(0),
+            known: AtomicU64::new(0),
             clear_seq: AtomicU64::new(0),
             fence: AtomicU64::new(0),
             clear_fence: AtomicU64::new(0),
@@ -93,7 +94,7 @@ impl Floors {
         let fence = self.fence.load(Ordering::Acquire);
         let _still = self.change.lock();
         let epoch = Epoch(self.epoch.load(Ordering::Acquire).to_be_bytes());
-        (Stamp { epoch, seq: self.applied.load(Ordering::Acquire) }, fence)
+        (Stamp { epoch, seq: self.known.load(Ordering::Acquire) }, fence)
     }
 
     /// The fence, to be taken before a read or a load begins.
@@ -106,6 +107,7 @@ impl Floors {
         let _alone = self.change.lock();
         if number(at.epoch) == self.epoch.load(Ordering::Acquire) {
             self.stripes[stripe as usize % STRIPES].seq.fetch_max(at.seq, Ordering::AcqRel);
+            self.known.fetch_max(at.seq, Ordering::AcqRel);
         } else {
             // Our log does not know this history yet, or knows a later one: the number cannot be
             // compared with any floor here, but what we hold now is older than the write.
@@ -118,6 +120,7 @@ impl Floors {
         let _alone = self.change.lock();
         if number(at.epoch) == self.epoch.load(Ordering::Acquire) {
             self.clear_seq.fetch_max(at.seq, Ordering::AcqRel);
+            self.known.fetch_max(at.seq, Ordering::AcqRel);
         } else {
             self.fence_everything();
         }
@@ -146,11 +149,11 @@ impl Floors {
         self.clear_fence.fetch_max(fence, Ordering::AcqRel);
     }
 
-    /// Entry `seq` of the current history was applied.
-    pub(crate) fn applied(&self, at: Stamp) {
+    /// The log was seen at this place.
+    pub(crate) fn seen(&self, at: Stamp) {
         let _alone = self.change.lock();
         if number(at.epoch) == self.epoch.load(Ordering::Acquire) {
-            self.applied.fetch_max(at.seq, Ordering::AcqRel);
+            self.known.fetch_max(at.seq, Ordering::AcqRel);
         }
     }
 
@@ -164,20 +167,8 @@ impl Floors {
                 stripe.seq.store(0, Ordering::Release);
             }
         }
-        self.applied.store(at.seq, Ordering::Release);
+        self.known.store(at.seq, Ordering::Release);
         self.clear_seq.store(at.seq, Ordering::Release);
-    }
-
-    /// Takes the history of the first write for ours, before anybody has followed the log.
-    ///
-    /// Only right when nobody else writes: then nothing can have been missed.
-    pub(crate) fn adopt(&self, at: Stamp) {
-        let _alone = self.change.lock();
-        let first =
-            self.epoch.compare_exchange(0, number(at.epoch), Ordering::AcqRel, Ordering::Acquire);
-        if first.is_ok() {
-            self.applied.fetch_max(at.seq, Ordering::AcqRel);
-        }
     }
 
     /// Whether this is the current history.
@@ -253,6 +244,17 @@ mod tests {
         floors.raise(3, at(NEW, 1));
         assert!(!counts(&floors, at(OLD, 60), before));
         assert!(counts(&floors, at(OLD, 60), floors.fence()), "what is read from now on counts");
+    }
+
+    /// Red with the last *applied* number instead: a load that follows our own write would then be
+    /// dead on arrival until the write's message has come back to us.
+    #[test]
+    fn what_begins_after_a_write_counts_at_once() {
+        let floors = Floors::new();
+        floors.begin(at(OLD, 4));
+        floors.raise(3, at(OLD, 6));
+        let (stamp, fence) = floors.here();
+        assert!(counts(&floors, stamp, fence));
     }
 
     #[test]

@@ -27,8 +27,7 @@ where
 {
     fn begin(&self, at: Stamp, why: Begin) {
         let Some(cache) = self.0.upgrade() else { return };
-        // Our own writes were there before whoever follows the log, and nobody else's.
-        if cache.settings.alone && why == Begin::First && cache.floors.is_current(at.epoch) {
+        if cache.settings.alone {
             return;
         }
         if !cache.floors.is_current(at.epoch) {
@@ -62,7 +61,7 @@ where
             }
         }
         // Last: who sees the number must see the floor.
-        cache.floors.applied(entry.stamp);
+        cache.floors.seen(entry.stamp);
         cache.telemetry.applied.add();
     }
 

@@ -107,7 +107,8 @@ where
         // After the floor was raised: the new entry must stand at or above it.
         let stripe = inner.stripe(&wire);
         let (here, fence) = inner.floors.here();
-        let stamp = written.as_ref().map_or(here, |meta| meta.at);
+        let numbered = written.as_ref().ok().filter(|_| !inner.settings.alone);
+        let stamp = numbered.map_or(here, |meta| meta.at);
         let keep = Keep { ttl, weight, tags: &tags };
         let _entry = inner.keep_local(key, value, Pass { stamp, fence, stripe }, keep);
         inner.answer(written, &Target::Key(wire))
@@ -144,13 +145,8 @@ where
         let inner = &self.inner;
         let written = inner.ask(&inner.bump(tag.bytes())?).await;
         match &written {
-            Ok(meta) => {
-                if inner.settings.alone {
-                    inner.floors.adopt(meta.at);
-                }
-                inner.raise_tag(tag.bytes(), meta.at);
-            }
-            Err(_) => inner.fence_tag(tag.bytes()),
+            Ok(meta) if !inner.settings.alone => inner.raise_tag(tag.bytes(), meta.at),
+            _ => inner.fence_tag(tag.bytes()),
         }
         inner.detach_all();
         inner.answer(written, &Target::Tag(tag.bytes().clone()))
@@ -167,8 +163,8 @@ where
         let inner = &self.inner;
         let written = inner.ask(&inner.clearing()?).await;
         match &written {
-            Ok(meta) => inner.floors.raise_all(meta.at),
-            Err(_) => inner.floors.fence_all(),
+            Ok(meta) if !inner.settings.alone => inner.floors.raise_all(meta.at),
+            _ => inner.floors.fence_all(),
         }
         inner.detach_all();
         inner.local.clear();
@@ -231,13 +227,8 @@ where
     ) -> Result<Meta, BackendError> {
         let stripe = self.stripe(wire);
         match &answer {
-            Ok(meta) => {
-                if self.settings.alone {
-                    self.floors.adopt(meta.at);
-                }
-                self.floors.raise(stripe, meta.at);
-            }
-            Err(_) => self.floors.fence_key(stripe),
+            Ok(meta) if !self.settings.alone => self.floors.raise(stripe, meta.at),
+            _ => self.floors.fence_key(stripe),
         }
         // What is under way may find the old value: later callers must not join it.
         self.detach(wire);

@@ -90,9 +90,9 @@ async fn a_write_during_an_outage_is_invalidated_everywhere_when_the_server_is_b
     assert!(fleet.b.cache.get(&key()).await.is_none_or(|hit| *hit != "old"));
 }
 
-/// A cache in one process has what was put, also before anybody follows its log.
+/// A cache in one process has what was put or loaded, also before anybody follows its log.
 #[tokio::test]
-async fn a_cache_alone_keeps_what_was_put_before_its_log_was_followed() {
+async fn a_cache_alone_keeps_what_came_before_its_log_was_followed() {
     let (memory, namespace) = (Memory::new(), common::namespace());
     let local = fleetwide_mem_backend::MokaLocal::builder().bytes_max(1 << 20).build();
     let executor = memory.executor().clone();
@@ -100,6 +100,7 @@ async fn a_cache_alone_keeps_what_was_put_before_its_log_was_followed() {
         Cache::builder(executor.clone(), &namespace, "values", local).alone(true).build().unwrap();
     cache.put(&"first".to_owned(), "1".to_owned()).await.unwrap();
     cache.put(&"second".to_owned(), "2".to_owned()).await.unwrap();
+    cache.get_or_load(&"third".to_owned(), quick("3")).await.unwrap();
     let log = Log::builder(executor, memory.bus().clone(), cache.tag().clone())
         .follower(cache.follower())
         .start();
@@ -109,6 +110,9 @@ async fn a_cache_alone_keeps_what_was_put_before_its_log_was_followed() {
     cache.invalidate(&"first".to_owned()).await.unwrap();
     assert!(cache.get(&"first".to_owned()).await.is_none());
     assert!(cache.get(&"second".to_owned()).await.is_some());
+    assert!(cache.get(&"third".to_owned()).await.is_some());
+    cache.clear().await.unwrap();
+    assert!(cache.get(&"third".to_owned()).await.is_none());
 }
 
 /// The clock of this test is the runtime's: it moves only when everybody waits.

@@ -1,4 +1,4 @@
-//! The ladder as callers share it: a lock, a way around it while all is well, and word of each move.
+//! The ladder as callers share it: a lock, a way around it while all is well, word of each move.
 
 use std::fmt;
 use std::mem;

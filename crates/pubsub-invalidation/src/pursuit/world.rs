@@ -181,7 +181,7 @@ fn acts(server: impl Strategy<Value = Act> + 'static) -> impl Strategy<Value = V
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20000))]
+    #![proptest_config(ProptestConfig::with_cases(6000))]
 
     #[test]
     fn every_entry_is_applied_once_in_order_or_lies_in_a_gap_or_reset(acts in acts(trimming())) {
@@ -215,7 +215,7 @@ fn every_short_schedule_accounts_for_every_entry() {
         Act::Snapshot,
         Act::Restore,
     ];
-    const LENGTH: u32 = 6;
+    const LENGTH: u32 = 5;
     // Both nodes follow, and the log is not empty.
     const START: [Act; 6] = [
         Act::Ready(0),
