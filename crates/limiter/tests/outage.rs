@@ -75,6 +75,17 @@ impl Fixture {
     }
 }
 
+/// How much later than asked for this machine wakes a task, at worst, during some deadlines.
+async fn longest_oversleep() -> Duration {
+    let mut longest = Duration::ZERO;
+    for _ in 0..10 {
+        let begun = Instant::now();
+        tokio::time::sleep(DEADLINE).await;
+        longest = longest.max(begun.elapsed().saturating_sub(DEADLINE));
+    }
+    longest
+}
+
 async fn source_of(limiter: &Limiter<RedisExecutor>, key: &str) -> Source {
     limiter.peek(key).await.unwrap().source()
 }
@@ -94,6 +105,7 @@ async fn frozen_redis_delays_no_decision_beyond_its_deadline_and_few_at_all() {
     until_source(&limiter, Source::Shared).await;
     fixture.server.stop();
     let alive = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let witness = tokio::spawn(longest_oversleep());
     let callers = (0..32).map(|caller| {
         let limiter = limiter.clone();
         tokio::spawn(async move {
@@ -103,6 +115,8 @@ async fn frozen_redis_delays_no_decision_beyond_its_deadline_and_few_at_all() {
                 let key = format!("{caller}/{call}");
                 assert!(limiter.check(&key).await.unwrap().is_allowed());
                 waits.push(begun.elapsed());
+                // An answer of the rung waits for nothing, so nobody else would get a turn.
+                tokio::task::yield_now().await;
             }
             waits
         })
@@ -112,7 +126,8 @@ async fn frozen_redis_delays_no_decision_beyond_its_deadline_and_few_at_all() {
         waits.extend(caller.await.unwrap());
     }
     let longest = waits.iter().max().copied().unwrap();
-    assert!(longest < DEADLINE + MACHINE, "one decision took {longest:?}");
+    let late = witness.await.unwrap();
+    assert!(longest < DEADLINE + 2 * late + MACHINE / 4, "{longest:?}, timers {late:?} late");
     // All callers of the first moment waited, and then a probe each 50 ms.
     let waited = waits.iter().filter(|wait| **wait >= DEADLINE).count();
     assert!(waited < 32 * 3 + 32, "{waited} of {} calls waited", waits.len());

@@ -205,7 +205,10 @@ impl Pursuit {
         let Some(asked) = self.asked.take() else { return };
         self.seen = answer.place().unwrap_or(self.seen);
         match answer {
-            Answer::Beat(pulse) => self.beat(&pulse.meta, &asked),
+            Answer::Beat(pulse) => {
+                self.follower.server_clock(asked.at, pulse.now);
+                self.beat(&pulse.meta, &asked);
+            }
             Answer::Replay(page) => self.replay(&page, &asked),
             Answer::Raise(raised) => {
                 if raised.raised {

@@ -154,6 +154,8 @@ async fn scripts_and_twins_agree_on_every_step_of_a_log() {
     let server = RedisServer::start().await.unwrap();
     let redis = Redis::builder(RedisUrl::parse(&server.url()).unwrap())
         .script_clock(ScriptClock::Argument)
+        .command_timeout(common::DEADLINE)
+        .total_timeout(common::DEADLINE)
         .clock(clock.clone())
         .build()
         .unwrap();

@@ -69,6 +69,22 @@ async fn a_fleet_over_redis_agrees() {
     eventually(PATIENCE, "the load is shared", in_l2).await;
 }
 
+/// The age of a value is counted from when it was stored, by whichever instance. Red if the log's
+/// follower did not pass on what the server's clock shows.
+#[tokio::test]
+async fn a_value_is_as_old_as_it_is_on_the_server() {
+    let fleet = fleet(RedisServer::start().await.unwrap()).await;
+    fleet.a.cache.put(&key(), "value".to_owned()).await.unwrap();
+    let stored = std::time::Instant::now();
+    let redis = Redis::builder(RedisUrl::parse(&fleet.server.url()).unwrap()).build().unwrap();
+    redis.ready(PATIENCE).await.unwrap();
+    let late = node(redis.executor(), &redis.bus(), &fleet.namespace).await;
+    let at_least = stored.elapsed();
+    let hit = late.cache.get(&key()).await.unwrap();
+    assert_eq!(hit.tier(), Tier::L2);
+    assert!(hit.age() >= at_least, "{:?} < {at_least:?}", hit.age());
+}
+
 /// Red without the recovery queue: the other instance then finds the value from before the outage.
 #[tokio::test]
 async fn a_write_during_an_outage_is_invalidated_everywhere_when_the_server_is_back() {

@@ -181,7 +181,7 @@ fn acts(server: impl Strategy<Value = Act> + 'static) -> impl Strategy<Value = V
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6000))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn every_entry_is_applied_once_in_order_or_lies_in_a_gap_or_reset(acts in acts(trimming())) {

@@ -9,8 +9,12 @@ use fleetwide_testkit::eventually;
 
 use super::{DEADLINE, LossyBus, Recorder, append};
 
+/// A busy machine may take this long for a healthy step; a frozen server is found by it, too.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 pub(crate) fn connect(url: &str) -> Redis {
-    Redis::builder(RedisUrl::parse(url).unwrap()).build().unwrap()
+    let redis = Redis::builder(RedisUrl::parse(url).unwrap());
+    redis.command_timeout(PATIENCE).total_timeout(2 * PATIENCE).build().unwrap()
 }
 
 /// One instance that follows a log.
