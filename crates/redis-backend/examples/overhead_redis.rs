@@ -20,6 +20,7 @@ use fleetwide_testkit::RedisServer;
 use redis::aio::MultiplexedConnection;
 
 const ROUND: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(5);
 const TASKS: [usize; 3] = [1, 64, 256];
 
 static TAG: LazyLock<Tag> =
@@ -95,7 +96,10 @@ async fn main() {
     let rounds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(9);
     let server = RedisServer::start().await.expect("a redis-server");
     let client = redis::Client::open(server.url()).expect("a valid URL");
-    let bare = client.get_multiplexed_async_connection().await.expect("a connection");
+    // The same deadline on both sides, and one that no pause of the machine reaches.
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+    let bare = client.get_multiplexed_async_connection_with_config(&config).await;
+    let bare = bare.expect("a connection");
     let ours = handle(&server, |builder| builder).await;
     let value = Bytes::from(vec![b'x'; 100]);
     let key = TAG.key();
@@ -121,8 +125,9 @@ async fn handle(
     options: impl FnOnce(fleetwide_redis_backend::RedisBuilder) -> fleetwide_redis_backend::RedisBuilder,
 ) -> Redis {
     let url = RedisUrl::parse(&server.url()).expect("a valid URL");
-    let redis = options(Redis::builder(url)).build().expect("valid options");
-    redis.ready(Duration::from_secs(5)).await.expect("a connection");
+    let builder = Redis::builder(url).command_timeout(PATIENCE).total_timeout(PATIENCE * 2);
+    let redis = options(builder).build().expect("valid options");
+    redis.ready(PATIENCE).await.expect("a connection");
     redis
 }
 

@@ -2,6 +2,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -11,20 +13,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// A shared connection writes as soon as it has nothing more to encode, and that is after a single
 /// request when the tasks that will send the next ones have just been woken by the same reply
 /// packet. With `TCP_NODELAY` each of these writes is a system call and a packet. One turn of the
-/// scheduler, about a microsecond, collects what all ready tasks have to say into one write.
+/// scheduler, about a microsecond, collects what all ready tasks have to say into one write. A call
+/// that is alone waits for nobody.
 pub(crate) struct Cork<S> {
     stream: S,
+    /// How many calls are under way, on this connection and its like.
+    in_flight: Arc<AtomicUsize>,
     /// Whether the others had their turn.
     waited: bool,
 }
 
 impl<S> Cork<S> {
-    pub(crate) fn new(stream: S) -> Self {
-        Self { stream, waited: false }
+    pub(crate) fn new(stream: S, in_flight: Arc<AtomicUsize>) -> Self {
+        Self { stream, in_flight, waited: false }
     }
 
     fn poll_turn(&mut self, context: &Context<'_>) -> Poll<()> {
-        if self.waited {
+        if self.waited || self.in_flight.load(Ordering::Relaxed) < 2 {
             return Poll::Ready(());
         }
         self.waited = true;

@@ -2,15 +2,19 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use futures_util::future::select_ok;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo};
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 
 use crate::cork::Cork;
+use crate::first_words::{FirstWords, Overheard};
 use crate::trouble::Trouble;
 use crate::url::{Address, Credentials, Host, Protocol};
 
@@ -24,6 +28,8 @@ pub(crate) struct Target {
     pub(crate) client_name: String,
     pub(crate) connect_timeout: Duration,
     pub(crate) socket: SocketOptions,
+    /// How many calls are under way.
+    pub(crate) in_flight: Arc<AtomicUsize>,
 }
 
 /// What the operating system is told about a TCP connection.
@@ -39,6 +45,13 @@ pub(crate) struct SocketOptions {
 /// Moves bytes between the socket and the callers, until the connection ends.
 pub(crate) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// A connection that nobody has used yet.
+pub(crate) struct Opened {
+    pub(crate) connection: MultiplexedConnection,
+    pub(crate) driver: Driver,
+    pub(crate) words: FirstWords,
+}
+
 impl Target {
     /// Opens a connection, without a word to the server except what `info` asks for.
     ///
@@ -49,29 +62,40 @@ impl Target {
         &self,
         info: &RedisConnectionInfo,
         config: AsyncConnectionConfig,
-    ) -> Result<(MultiplexedConnection, Driver), Trouble> {
-        // Each call has one deadline, and it is ours.
-        let config = config.set_response_timeout(None).set_connection_timeout(None);
-        let opened = match &self.address {
+    ) -> Result<Opened, Trouble> {
+        match &self.address {
             Address::Tcp(host) => {
-                let stream = Cork::new(self.connect_tcp(host).await?);
-                let made = MultiplexedConnection::new_with_config(info, stream, config).await;
-                made.map(|(connection, driver)| (connection, Box::pin(driver) as Driver))
+                let stream = self.connect_tcp(host).await?;
+                self.over(stream, info, config).await
             }
             #[cfg(unix)]
             Address::Unix(path) => {
                 let stream = tokio::net::UnixStream::connect(path).await;
-                let stream = Cork::new(stream.map_err(|error| self.sorted(&error))?);
-                let made = MultiplexedConnection::new_with_config(info, stream, config).await;
-                made.map(|(connection, driver)| (connection, Box::pin(driver) as Driver))
+                self.over(stream.map_err(|error| self.sorted(&error))?, info, config).await
             }
             #[cfg(not(unix))]
-            Address::Unix(_) => {
-                let error = io::Error::from(io::ErrorKind::Unsupported);
-                return Err(self.sorted(&error));
-            }
-        };
-        opened.map_err(|error| Trouble::from_library(&error))
+            Address::Unix(_) => Err(self.sorted(&io::Error::from(io::ErrorKind::Unsupported))),
+        }
+    }
+
+    async fn over<S>(
+        &self,
+        stream: S,
+        info: &RedisConnectionInfo,
+        config: AsyncConnectionConfig,
+    ) -> Result<Opened, Trouble>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        // Each call has one deadline, and it is ours.
+        let config = config.set_response_timeout(None).set_connection_timeout(None);
+        let words = FirstWords::default();
+        let overheard = Overheard::new(stream, words.clone());
+        let stream = Cork::new(overheard, Arc::clone(&self.in_flight));
+        match MultiplexedConnection::new_with_config(info, stream, config).await {
+            Ok((connection, driver)) => Ok(Opened { connection, driver: Box::pin(driver), words }),
+            Err(error) => Err(explain(&words, Trouble::from_library(&error))),
+        }
     }
 
     async fn connect_tcp(&self, host: &Host) -> Result<TcpStream, Trouble> {
@@ -90,6 +114,14 @@ impl Target {
 
     fn sorted(&self, error: &io::Error) -> Trouble {
         Trouble::from_io(error, &self.address.to_string())
+    }
+}
+
+/// The better reason of the two, when a connection turned out to be closed.
+pub(crate) fn explain(words: &FirstWords, why: Trouble) -> Trouble {
+    match (why, words.refusal()) {
+        (Trouble::Closed, Some(refusal)) => Trouble::from_rejection(refusal),
+        (why, _) => why,
     }
 }
 

@@ -25,7 +25,6 @@ use crate::url::{Address, Protocol};
 pub(crate) struct PoolSettings {
     pub(crate) connections_max: usize,
     pub(crate) wait_timeout: Duration,
-    pub(crate) recycle_timeout: Duration,
 }
 
 /// The pool of exclusive connections: ours, or the application's.
@@ -37,7 +36,12 @@ pub(crate) struct ExclusivePool {
 }
 
 impl ExclusivePool {
-    pub(crate) fn new(target: &Target, settings: PoolSettings) -> Result<Self, BuildError> {
+    /// `check_timeout` bounds the `PING` before a connection is given out once more.
+    pub(crate) fn new(
+        target: &Target,
+        settings: PoolSettings,
+        check_timeout: Duration,
+    ) -> Result<Self, BuildError> {
         // No response timeout: each command brings its own deadline, and some are long.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(target.connect_timeout))
@@ -49,7 +53,7 @@ impl ExclusivePool {
             .max_size(settings.connections_max)
             .wait_timeout(Some(settings.wait_timeout))
             .create_timeout(Some(target.connect_timeout))
-            .recycle_timeout(Some(settings.recycle_timeout))
+            .recycle_timeout(Some(check_timeout))
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|_| refused("built inside of a runtime"))?;

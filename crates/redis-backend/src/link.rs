@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use fleetwide_core_traits::{Script, ScriptClock};
+use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, ProtocolVersion, RedisConnectionInfo, Value};
+use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, RedisConnectionInfo, RedisWrite, Value};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use crate::dial::Target;
+use crate::dial::{Opened, Target, explain};
 use crate::reply;
 use crate::trouble::Trouble;
 use crate::url::Protocol;
@@ -65,15 +66,18 @@ impl Link {
         let info = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP2)
             .set_skip_set_lib_name();
-        let (connection, driver) = target.open(&info, AsyncConnectionConfig::new()).await?;
+        let opened = target.open(&info, AsyncConnectionConfig::new()).await?;
+        let Opened { connection, driver, words } = opened;
         let (alive, life) = watch::channel(());
         let driver = tasks.spawn(async move {
             let _alive = alive;
             driver.await;
         });
         let link = Self { connection, number, driver: driver.abort_handle(), life };
-        let standing = link.introduce(target, scripts, clock).await?;
-        Ok((link, standing))
+        match link.introduce(target, scripts, clock).await {
+            Ok(standing) => Ok((link, standing)),
+            Err(why) => Err(explain(&words, why)),
+        }
     }
 
     async fn introduce(
@@ -82,19 +86,15 @@ impl Link {
         scripts: &[&'static Script],
         clock: ScriptClock,
     ) -> Result<Standing, Trouble> {
-        let mut greeting = Pipeline::new();
         // What must succeed, then what may be refused, then the two questions.
-        let login = login(target);
-        let required = usize::from(login.is_some()) + usize::from(target.db != 0);
-        if let Some(login) = login {
-            greeting.add_command(login);
-        }
+        let mut greeting: Vec<Cmd> = login(target).into_iter().collect();
         if target.db != 0 {
-            greeting.cmd("SELECT").arg(target.db);
+            greeting.push(command(&["SELECT", &target.db.to_string()]));
         }
-        greeting.cmd("CLIENT").arg("SETNAME").arg(&target.client_name);
-        add_loads(&mut greeting, scripts, clock);
-        add_questions(&mut greeting);
+        let required = greeting.len();
+        greeting.push(command(&["CLIENT", "SETNAME", &target.client_name]));
+        greeting.extend(loads(scripts, clock));
+        greeting.extend(questions());
         let replies = self.ask(&greeting).await?;
         for reply in &replies[..required] {
             if let Value::ServerError(error) = reply {
@@ -113,9 +113,7 @@ impl Link {
 
     /// Asks whether the connection still answers, and as what.
     pub(crate) async fn probe(&self, within: Duration) -> Result<Standing, Trouble> {
-        let mut questions = Pipeline::with_capacity(QUESTIONS);
-        add_questions(&mut questions);
-        match timeout(within, self.ask(&questions)).await {
+        match timeout(within, self.ask(&questions())).await {
             Ok(replies) => standing(&replies?),
             Err(_) => Err(Trouble::Hung(within)),
         }
@@ -128,22 +126,23 @@ impl Link {
         clock: ScriptClock,
         within: Duration,
     ) -> Result<(), Trouble> {
-        let mut loads = Pipeline::with_capacity(scripts.len());
-        add_loads(&mut loads, scripts, clock);
-        if loads.is_empty() {
-            return Ok(());
-        }
+        let loads: Vec<Cmd> = loads(scripts, clock).collect();
         let replies = timeout(within, self.ask(&loads)).await;
         note_refused_loads(&replies.map_err(|_| Trouble::Hung(within))??, scripts);
         Ok(())
     }
 
-    async fn ask(&self, questions: &Pipeline) -> Result<Vec<Value>, Trouble> {
-        let count = questions.len();
-        let asked = self.connection().send_packed_commands(questions, 0, count).await;
-        let replies = asked.map_err(|error| Trouble::from_library(&error))?;
-        // A server that lies must not make us index beyond what it sent.
-        if replies.len() == count { Ok(replies) } else { Err(Trouble::Garbage) }
+    /// Sends all `questions` at once and waits for all answers.
+    ///
+    /// One by one and not as one pipeline, in which the library keeps to itself that what came was
+    /// no reply.
+    async fn ask(&self, questions: &[Cmd]) -> Result<Vec<Value>, Trouble> {
+        let asked = questions.iter().map(|question| {
+            let mut connection = self.connection();
+            async move { connection.send_packed_command(question).await }
+        });
+        let answers = join_all(asked).await.into_iter();
+        answers.map(|answer| answer.map_err(|error| Trouble::from_library(&error))).collect()
     }
 
     /// A handle on the connection for one call.
@@ -174,18 +173,23 @@ impl Drop for Link {
     }
 }
 
-/// `PING` and `ROLE`.
 const QUESTIONS: usize = 2;
 
-fn add_questions(to: &mut Pipeline) {
-    to.cmd("PING");
-    to.cmd("ROLE");
+fn questions() -> [Cmd; QUESTIONS] {
+    [redis::cmd("PING"), redis::cmd("ROLE")]
 }
 
-fn add_loads(to: &mut Pipeline, scripts: &[&'static Script], clock: ScriptClock) {
-    for script in scripts.iter().filter(|script| !script.is_command()) {
-        to.cmd("SCRIPT").arg("LOAD").arg(script.source(clock));
+fn loads(scripts: &[&'static Script], clock: ScriptClock) -> impl Iterator<Item = Cmd> {
+    let scripts = scripts.iter().filter(|script| !script.is_command());
+    scripts.map(move |script| command(&["SCRIPT", "LOAD", script.source(clock)]))
+}
+
+fn command(words: &[&str]) -> Cmd {
+    let mut command = Cmd::new();
+    for word in words {
+        command.write_arg(word.as_bytes());
     }
+    command
 }
 
 fn note_refused_loads(replies: &[Value], scripts: &[&'static Script]) {

@@ -30,7 +30,6 @@ pub(crate) struct Shared {
     pub(crate) lanes: Box<[Lane]>,
     /// Where the next call looks first, if there is more than one lane.
     turn: AtomicUsize,
-    in_flight: AtomicUsize,
     /// Numbers the connections of all lanes.
     pub(crate) links: AtomicU64,
     pub(crate) scripts: Scripts,
@@ -108,7 +107,6 @@ impl Shared {
             limits,
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
             turn: AtomicUsize::new(0),
-            in_flight: AtomicUsize::new(0),
             links: AtomicU64::new(1),
             scripts: Scripts::default(),
             script_clock,
@@ -199,8 +197,8 @@ impl Shared {
     /// Takes one of the places for waiting calls, or says that all are taken.
     fn enter(&self) -> Result<Place<'_>, BackendError> {
         let max = self.limits.in_flight_max;
-        let place = Place(&self.in_flight);
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= max {
+        let place = Place(&self.target.in_flight);
+        if place.0.fetch_add(1, Ordering::Relaxed) >= max {
             // Dropping `place` gives back what was just taken.
             return Err(BackendError::NotSent(Outage::Saturated(max)));
         }

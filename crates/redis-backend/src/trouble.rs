@@ -157,3 +157,78 @@ impl fmt::Display for Trouble {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = include_str!("../../../docs/troubleshooting.md");
+
+    #[test]
+    fn page_on_troubleshooting_has_the_words_of_each_trouble() {
+        let half = Duration::from_millis(500);
+        let place = || "cache:6379".to_owned();
+        let right = "this user has no permissions to run the 'set' command".to_owned();
+        let troubles = [
+            Trouble::NotTried,
+            Trouble::Unresolved("cache".to_owned()),
+            Trouble::Refused(place()),
+            Trouble::Unreachable("cache:6379: ".to_owned()),
+            Trouble::ConnectTimeout(place(), Duration::from_secs(1)),
+            Trouble::Hung(half),
+            Trouble::Closed,
+            Trouble::Garbage,
+            Trouble::WrongCredentials,
+            Trouble::NoCredentials,
+            Trouble::NoPermission(right),
+            Trouble::NoDatabase(99),
+            Trouble::Loading,
+            Trouble::PrimaryLost,
+            Trouble::ProtectedMode,
+            Trouble::TooManyClients,
+            Trouble::Busy,
+            Trouble::ReadOnly,
+            Trouble::OutOfMemory,
+            Trouble::CannotPersist,
+            Trouble::NoReplicas,
+            Trouble::NoSubscription(Box::new(Trouble::Other(String::new()))),
+            Trouble::Partly(1, 2, Box::new(Trouble::Closed)),
+            Trouble::ShutDown,
+            Trouble::Other(String::new()),
+        ];
+        for trouble in troubles {
+            let text = trouble.to_string();
+            // What stands behind the last ': ' differs from case to case.
+            let fixed = match &trouble {
+                Trouble::NoSubscription(_) | Trouble::Partly(..) | Trouble::Other(_) => {
+                    text.split(':').next().unwrap_or(&text)
+                }
+                _ => text.trim_end(),
+            };
+            assert!(PAGE.contains(fixed), "the page does not explain {fixed:?}");
+        }
+    }
+
+    #[test]
+    fn page_on_troubleshooting_has_the_words_of_errors_and_of_the_log() {
+        use crate::{BuildError, Feature, UrlError};
+
+        for error in [
+            UrlError::Scheme,
+            UrlError::Credentials,
+            UrlError::Host,
+            UrlError::Port,
+            UrlError::SeveralHosts,
+            UrlError::Database,
+            UrlError::Master,
+        ] {
+            let text: String = error.to_string().chars().take(32).collect();
+            assert!(PAGE.contains(&text), "the page does not explain {text:?}");
+        }
+        let tls = BuildError::NotSupportedYet(Feature::Tls).to_string();
+        assert!(PAGE.contains(&tls), "the page does not explain {tls:?}");
+        for words in ["redis is down", "redis\n  is up", "requests wait already"] {
+            assert!(PAGE.contains(words), "the page does not have {words:?}");
+        }
+    }
+}

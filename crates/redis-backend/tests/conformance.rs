@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::builder;
+use common::{builder, ready};
 use fleetwide_core_traits::Channel;
 use fleetwide_testkit::suite::{self, Interrupt};
 use fleetwide_testkit::{Proxy, RedisServer};
@@ -24,8 +24,7 @@ async fn executor_keeps_the_contract() {
 async fn executor_keeps_the_contract_over_several_connections_and_resp3() {
     let server = RedisServer::start().await.unwrap();
     let url = format!("{}/1?protocol=resp3", server.url());
-    let redis = builder(&url).connections(3).build().unwrap();
-    redis.ready(common::SOON).await.unwrap();
+    let redis = ready(builder(&url).connections(3)).await;
     suite::store::all(&redis.store()).await;
     suite::executor::all(&redis.executor(), &redis.bus()).await;
 }
@@ -34,8 +33,7 @@ async fn executor_keeps_the_contract_over_several_connections_and_resp3() {
 async fn bus_keeps_the_contract() {
     let server = RedisServer::start().await.unwrap();
     let proxy = Proxy::start(server.addr()).await.unwrap();
-    let redis = builder(&proxy.url_like(&server.url())).build().unwrap();
-    redis.ready(common::SOON).await.unwrap();
+    let redis = ready(builder(&proxy.url_like(&server.url()))).await;
     suite::bus::all(&redis.bus(), &Partition(proxy)).await;
 }
 

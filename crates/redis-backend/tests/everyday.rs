@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{SOON, builder, channel, connected, count, hear, key, message};
+use common::{SOON, builder, channel, connected, count, hear, key, message, ready};
 use fleetwide_core_traits::{
     Bus, ExecutorExt, Health, ScriptClock, ServerTime, Signal, Store, Ttl, Wire,
 };
@@ -119,6 +119,48 @@ async fn exclusive_connection_answers_and_is_used_again() {
 }
 
 #[tokio::test]
+async fn unix_socket_serves_all_three_paths() {
+    let server = RedisServer::start().await.unwrap();
+    let path = server.socket_path();
+    let (user, password) = (server.user(), server.password());
+    let url = format!("unix://{}?user={user}&pass={password}&db=1", path.display());
+    let redis = ready(builder(&url)).await;
+    assert_eq!(count(&redis, "a").await, Ok(1));
+    let mut heard = redis.bus().subscribe(&channel("a"));
+    assert_eq!(hear(&mut heard).await, Signal::Ready);
+    let mut own = redis.exclusive().await.unwrap();
+    let value = own.run(Command::new("GET").arg(key("a").as_bytes()), SOON).await.unwrap();
+    assert_eq!(value.into_int(), Ok(1), "the same database");
+}
+
+#[tokio::test]
+async fn pool_of_the_application_is_used_and_left_open() {
+    let server = RedisServer::start().await.unwrap();
+    let mut config = deadpool_redis::Config::from_url(server.url());
+    config.pool = Some(deadpool_redis::PoolConfig::new(3));
+    let pool = config.create_pool(Some(deadpool_redis::Runtime::Tokio1)).unwrap();
+    let redis = builder(&server.url()).exclusive_pool(pool.clone()).build().unwrap();
+    let mut own = redis.exclusive().await.unwrap();
+    let reply = own.run(Command::new("PING"), SOON).await.unwrap();
+    assert_eq!(reply.into_bytes().unwrap(), "PONG");
+    assert_eq!(pool.status().size, 1);
+    drop(own);
+    redis.shutdown().await;
+    assert!(pool.get().await.is_ok());
+}
+
+#[tokio::test]
+async fn shared_connections_have_the_name_that_they_were_given() {
+    let server = RedisServer::start().await.unwrap();
+    let _redis = ready(builder(&server.url()).client_name("orders-7").connections(2)).await;
+    eventually(SOON, "two names", async || {
+        let list = server.admin(&["CLIENT", "LIST"]).await.unwrap();
+        list.as_str().unwrap().matches(" name=orders-7 ").count() == 2
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn health_is_up_and_info_has_its_numbers() {
     let server = RedisServer::start().await.unwrap();
     let redis = connected(&server).await;
@@ -142,17 +184,21 @@ async fn shutdown_ends_tasks_and_subscriptions() {
 }
 
 #[tokio::test]
-async fn dropping_the_last_handle_closes_all_connections() {
+async fn dropping_the_last_handle_ends_all_connections_and_tasks() {
     let server = RedisServer::start().await.unwrap();
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
     let redis = connected(&server).await;
     let mut heard = redis.bus().subscribe(&channel("a"));
     assert_eq!(hear(&mut heard).await, Signal::Ready);
     drop(redis.exclusive().await.unwrap());
+    assert!(tasks() > before);
     drop(redis);
     // A forgotten subscription does not keep the rest alive.
     eventually(SOON, "no client but the administrator", async || {
         server.info("clients").await.unwrap()["connected_clients"] == "1"
     })
     .await;
+    eventually(SOON, "the end of all tasks", async || tasks() == before).await;
     assert_eq!(hear(&mut heard).await, Signal::Lost);
 }

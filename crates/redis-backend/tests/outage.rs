@@ -4,22 +4,21 @@ mod common;
 
 use std::time::Duration;
 
-use common::{SOON, builder, channel, connected, count, hear, key, message, timed, trouble, up};
+use common::{
+    HASTY, SOON, builder, channel, count, hasty, hear, key, message, ready, timed, trouble, up,
+};
 use fleetwide_core_traits::{BackendError, Bus, Health, Outage, Signal, Store};
-use fleetwide_redis_backend::{Command, Redis, Subscription};
+use fleetwide_redis_backend::{Command, Redis, RedisUrl, Subscription};
 use fleetwide_testkit::{Direction, Fault, Proxy, RedisServer, eventually};
 use futures_util::future::join_all;
 use tokio::time::sleep;
 
-/// The defaults of the builder, which these tests hold calls to.
-const COMMAND_TIMEOUT: Duration = Duration::from_millis(500);
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a busy test machine may add to any wait.
-const SCHEDULING: Duration = Duration::from_millis(400);
+const SCHEDULING: Duration = Duration::from_millis(800);
 
 async fn killed_for(outage: Duration) {
     let server = RedisServer::start().await.unwrap();
-    let redis = connected(&server).await;
+    let redis = ready(hasty(&server.url())).await;
     let mut heard = redis.bus().subscribe(&channel("a"));
     assert_eq!(hear(&mut heard).await, Signal::Ready);
     assert_eq!(count(&redis, "a").await, Ok(1));
@@ -36,9 +35,9 @@ async fn killed_for(outage: Duration) {
     assert_eq!(redis.health().reason(), Some(refused.as_str()));
 
     server.restart().await.unwrap();
-    let (_, back) = timed(up(&redis)).await;
+    let ((), back) = timed(up(&redis)).await;
     // The longest pause between attempts is a second.
-    assert!(back < Duration::from_secs(1) + TOTAL_TIMEOUT + SCHEDULING, "{back:?}");
+    assert!(back < Duration::from_secs(1) + HASTY * 2 + SCHEDULING, "{back:?}");
     assert_eq!(count(&redis, "a").await, Ok(1), "the server lost its data, and its scripts");
     comes_back(&redis, &mut heard).await;
 }
@@ -68,7 +67,7 @@ async fn everything_comes_back_after_a_kill_of_25_seconds() {
 #[tokio::test]
 async fn frozen_server_delays_no_call_beyond_its_deadline_and_mixes_no_replies() {
     let server = RedisServer::start().await.unwrap();
-    let redis = connected(&server).await;
+    let redis = ready(hasty(&server.url())).await;
     let mut heard = redis.bus().subscribe(&channel("a"));
     assert_eq!(hear(&mut heard).await, Signal::Ready);
     server.stop();
@@ -78,10 +77,10 @@ async fn frozen_server_delays_no_call_beyond_its_deadline_and_mixes_no_replies()
     });
     for (answer, took) in join_all(frozen).await {
         assert!(matches!(answer, Err(BackendError::Unknown(Outage::Deadline(_)))), "{answer:?}");
-        assert!(took < COMMAND_TIMEOUT + SCHEDULING, "{took:?}");
+        assert!(took < HASTY + SCHEDULING, "{took:?}");
     }
     let reason = trouble(&redis, "down").await;
-    assert_eq!(reason, "timed out: no answer to PING within 500ms");
+    assert_eq!(reason, "timed out: no answer to PING within 1s");
     fails_fast(&redis).await;
     assert_eq!(hear(&mut heard).await, Signal::Lost);
 
@@ -101,11 +100,12 @@ async fn frozen_server_delays_no_call_beyond_its_deadline_and_mixes_no_replies()
 async fn connection_to_a_frozen_server_is_given_up_in_time() {
     let server = RedisServer::start().await.unwrap();
     server.stop();
-    let redis = builder(&server.url()).build().unwrap();
+    // With the deadlines that users get.
+    let redis = Redis::builder(RedisUrl::parse(&server.url()).unwrap()).build().unwrap();
     // The first attempt is under way, so calls wait for it, but no longer than they may.
     let (answer, took) = timed(redis.store().get(&key("a"))).await;
     assert!(matches!(answer, Err(BackendError::NotSent(_))), "{answer:?}");
-    assert!(took < TOTAL_TIMEOUT + SCHEDULING, "{took:?}");
+    assert!(took < Duration::from_secs(1) + SCHEDULING, "{took:?}");
     let text = format!("timed out: no connection to {} within 1s", server.addr());
     eventually(SOON, "the reason", async || redis.health().reason() == Some(&text)).await;
     server.cont();
@@ -139,14 +139,13 @@ async fn name_without_an_address_is_said_to_be_one() {
 async fn half_open_connections_are_found_and_replaced() {
     let server = RedisServer::start().await.unwrap();
     let proxy = Proxy::start(server.addr()).await.unwrap();
-    let redis = builder(&proxy.url_like(&server.url())).build().unwrap();
-    redis.ready(SOON).await.unwrap();
+    let redis = ready(hasty(&proxy.url_like(&server.url()))).await;
     let mut heard = redis.bus().subscribe(&channel("a"));
     assert_eq!(hear(&mut heard).await, Signal::Ready);
     proxy.hold();
     let (answer, took) = timed(count(&redis, "a")).await;
     assert!(matches!(answer, Err(BackendError::Unknown(_))), "{answer:?}");
-    assert!(took < COMMAND_TIMEOUT + SCHEDULING, "{took:?}");
+    assert!(took < HASTY + SCHEDULING, "{took:?}");
     // Nobody publishes, so only the sign of life can find out about the subscriptions.
     assert_eq!(hear(&mut heard).await, Signal::Lost);
     trouble(&redis, "down").await;
@@ -159,8 +158,7 @@ async fn half_open_connections_are_found_and_replaced() {
 async fn one_slow_command_does_not_cost_the_others_their_connection() {
     let server = RedisServer::start().await.unwrap();
     let proxy = Proxy::start(server.addr()).await.unwrap();
-    let redis = builder(&proxy.url_like(&server.url())).build().unwrap();
-    redis.ready(SOON).await.unwrap();
+    let redis = ready(builder(&proxy.url_like(&server.url()))).await;
     let accepted = proxy.stats().accepted;
     // Slower than the limiter's deadline, faster than a PING may be.
     proxy.delay(Duration::from_millis(60));
@@ -178,8 +176,7 @@ async fn one_slow_command_does_not_cost_the_others_their_connection() {
 #[tokio::test]
 async fn no_more_calls_wait_than_allowed() {
     let server = RedisServer::start().await.unwrap();
-    let redis = builder(&server.url()).in_flight_max(8).build().unwrap();
-    redis.ready(SOON).await.unwrap();
+    let redis = ready(hasty(&server.url()).in_flight_max(8)).await;
     server.stop();
     let calls = (0..20).map(|_| {
         let redis = redis.clone();
@@ -199,17 +196,17 @@ async fn no_more_calls_wait_than_allowed() {
 #[tokio::test]
 async fn exclusive_connections_answer_in_time_when_the_server_hangs() {
     let server = RedisServer::start().await.unwrap();
-    let redis = connected(&server).await;
+    let redis = ready(hasty(&server.url())).await;
     // As many idle connections as there can be: a pool tries each of them.
     let all = join_all((0..8).map(|_| redis.exclusive())).await;
     drop(all.into_iter().map(Result::unwrap).collect::<Vec<_>>());
     let mut held = redis.exclusive().await.unwrap();
     server.stop();
     let wait = Command::new("WAIT").int(0).int(1);
-    let (answer, took) = timed(held.run(wait.clone(), COMMAND_TIMEOUT)).await;
-    assert_eq!(answer, Err(BackendError::Unknown(Outage::Deadline(COMMAND_TIMEOUT))));
-    assert!(took < COMMAND_TIMEOUT + SCHEDULING, "{took:?}");
-    let again = held.run(wait.clone(), COMMAND_TIMEOUT).await;
+    let (answer, took) = timed(held.run(wait.clone(), HASTY)).await;
+    assert_eq!(answer, Err(BackendError::Unknown(Outage::Deadline(HASTY))));
+    assert!(took < HASTY + SCHEDULING, "{took:?}");
+    let again = held.run(wait.clone(), HASTY).await;
     assert!(matches!(again, Err(BackendError::NotSent(_))), "a late reply would be taken for it");
     let (answer, took) = timed(redis.exclusive()).await;
     assert!(matches!(answer, Err(BackendError::NotSent(_))), "{answer:?}");
@@ -226,8 +223,7 @@ async fn slow_network_is_no_outage() {
     let server = RedisServer::start().await.unwrap();
     let proxy = Proxy::start(server.addr()).await.unwrap();
     proxy.set(Direction::ToClient, Fault::Delay(Duration::from_millis(100)));
-    let redis = builder(&proxy.url_like(&server.url())).build().unwrap();
-    redis.ready(SOON).await.unwrap();
+    let redis = ready(builder(&proxy.url_like(&server.url()))).await;
     assert_eq!(count(&redis, "a").await, Ok(1));
     assert_eq!(redis.health(), Health::Up);
 }

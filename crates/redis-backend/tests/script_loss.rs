@@ -1,7 +1,7 @@
 //! The server forgets its scripts: a restart, a failover, or somebody runs `SCRIPT FLUSH`.
 //!
 //! Proved once to find what they are for: with the healing taken out of `executor.rs` (the two
-//! branches on `is_missing`), the first three tests here fail with `the server refused: error: No
+//! branches on `is_missing`), every test here fails with `the server refused: error: No
 //! matching script. Please use EVAL.`
 
 mod common;

@@ -32,8 +32,9 @@ local function log_append(meta_key, stream_key, channel, log, id, tail, cap, ttl
   local place = string.format('%.0f-1', log.seq)
   local added = redis.pcall('XADD', stream_key, 'MAXLEN', cap, place, 'e', entry)
   if type(added) == 'table' and added.err then
-    -- A stream whose numbers are ahead belongs to another history than the meta.
-    redis.call('DEL', stream_key)
+    -- A stream whose numbers are ahead belongs to another history than the meta. Any other error
+    -- (a server without room) must not cost the followers their replay: it ends the script.
+    if string.find(added.err, 'equal or smaller', 1, true) then redis.call('DEL', stream_key) end
     redis.call('XADD', stream_key, 'MAXLEN', cap, place, 'e', entry)
   end
   redis.call('PEXPIRE', stream_key, ttl)

@@ -19,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::Order;
 use super::queue::Queue;
+use crate::dial::Opened;
 use crate::shared::Shared;
 use crate::trouble::Trouble;
 
@@ -353,7 +354,7 @@ async fn open(shared: &Shared) -> Result<Ear, Trouble> {
         info = info.set_password(credentials.password.as_deref().unwrap_or_default());
     }
     let config = AsyncConnectionConfig::new().set_push_sender(pushes);
-    let (connection, driver) = shared.target.open(&info, config).await?;
+    let Opened { connection, driver, .. } = shared.target.open(&info, config).await?;
     let driver = shared.tasks.spawn(driver).abort_handle();
     Ok(Ear { connection, heard, driver })
 }

@@ -201,10 +201,11 @@ impl<'a> Parts<'a> {
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let path_at = rest.find('/').unwrap_or(rest.len());
         let (authority, path) = rest.split_at(path_at);
-        // An '@' behind the authority is the sign of a password that was not encoded. Said first,
-        // because every other message would point at the wrong place.
+        // An '@' behind the authority is the sign of a password that was not encoded. Refused
+        // whatever else it could mean: the pieces of a password would be taken for names, which
+        // are shown.
         let stray = |part: &str| part.contains('@');
-        if !stray(authority) && (stray(path) || stray(query) || fragment.is_some_and(stray)) {
+        if stray(path) || stray(query) || fragment.is_some_and(stray) {
             return Err(UrlError::Credentials);
         }
         Ok(Self { authority, path, fragment, query: Query::parse(query)? })

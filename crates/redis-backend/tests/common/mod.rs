@@ -16,13 +16,28 @@ use tokio::time::timeout;
 /// Far more than anything here takes on an idle machine; a test that waits so long has failed.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 
+/// How long a call takes at most where a test lets servers hang. Twice the default, because a busy
+/// machine was seen to stop for a quarter of a second.
+pub(crate) const HASTY: Duration = Duration::from_secs(1);
+
+/// Deadlines for tests in which nothing hangs, so that a busy machine cannot fail them.
 pub(crate) fn builder(url: &str) -> RedisBuilder {
-    Redis::builder(RedisUrl::parse(url).unwrap())
+    let builder = Redis::builder(RedisUrl::parse(url).unwrap());
+    builder.connect_timeout(SOON).command_timeout(SOON).total_timeout(SOON * 2)
 }
 
-/// A handle with default options on a running server, connected.
+/// Deadlines for tests that wait for them.
+pub(crate) fn hasty(url: &str) -> RedisBuilder {
+    builder(url).connect_timeout(HASTY).command_timeout(HASTY).total_timeout(HASTY * 2)
+}
+
+/// A handle on a running server, connected.
 pub(crate) async fn connected(server: &RedisServer) -> Redis {
-    let redis = builder(&server.url()).build().unwrap();
+    ready(builder(&server.url())).await
+}
+
+pub(crate) async fn ready(builder: RedisBuilder) -> Redis {
+    let redis = builder.build().unwrap();
     redis.ready(SOON).await.unwrap();
     redis
 }
