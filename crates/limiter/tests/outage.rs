@@ -9,14 +9,14 @@ use fleetwide_core_traits::Namespace;
 use fleetwide_limiter::{
     Limiter, LimiterBuilder, Quota, ResetError, RungChange, Source, Unavailable,
 };
-use fleetwide_redis_backend::{Redis, RedisExecutor, RedisUrl};
+use fleetwide_redis_backend::{Redis, RedisBuilder, RedisExecutor, RedisUrl};
 use fleetwide_testkit::{Drops, RedisServer, eventually};
 use parking_lot::Mutex;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DEADLINE: Duration = Duration::from_millis(20);
-/// What a busy machine with two cores may add to any wait of a test.
-const MACHINE: Duration = Duration::from_millis(400);
+/// What a busy machine may add to any wait of a test.
+const MACHINE: Duration = Duration::from_secs(3);
 /// How long an event of these tests may take; they take milliseconds.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -24,7 +24,7 @@ fn ten_an_hour() -> Quota {
     Quota::sliding_window(10, HOUR).unwrap()
 }
 
-/// A Redis with a handle of default options, as an application has it.
+/// A Redis with a handle, of default options unless said otherwise.
 struct Fixture {
     server: RedisServer,
     redis: Redis,
@@ -34,9 +34,18 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
+        Self::with(|options| options).await
+    }
+
+    /// With a handle that waits for a server that does not answer, far longer than any limiter.
+    async fn patient() -> Self {
+        Self::with(|options| options.command_timeout(SOON).total_timeout(SOON)).await
+    }
+
+    async fn with(options: impl FnOnce(RedisBuilder) -> RedisBuilder) -> Self {
         let server = support::server().await;
         let url = RedisUrl::parse(&server.url()).unwrap();
-        let redis = Redis::builder(url).build().unwrap();
+        let redis = options(Redis::builder(url)).build().unwrap();
         redis.ready(SOON).await.unwrap();
         let namespace = Namespace::new("shop").unwrap();
         Self { server, redis, namespace, changes: Arc::default() }
@@ -75,17 +84,6 @@ impl Fixture {
     }
 }
 
-/// How much later than asked for this machine wakes a task, at worst, during some deadlines.
-async fn longest_oversleep() -> Duration {
-    let mut longest = Duration::ZERO;
-    for _ in 0..10 {
-        let begun = Instant::now();
-        tokio::time::sleep(DEADLINE).await;
-        longest = longest.max(begun.elapsed().saturating_sub(DEADLINE));
-    }
-    longest
-}
-
 async fn source_of(limiter: &Limiter<RedisExecutor>, key: &str) -> Source {
     limiter.peek(key).await.unwrap().source()
 }
@@ -95,17 +93,15 @@ async fn until_source(limiter: &Limiter<RedisExecutor>, source: Source) {
     eventually(SOON, &what, async || source_of(limiter, "other").await == source).await;
 }
 
-// Red without the timeout around the step (the backend's own is 500 ms), and red in the number of
-// waits when every call probes.
+// Red without the timeout around the step, and red in the number of waits when every call probes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frozen_redis_delays_no_decision_beyond_its_deadline_and_few_at_all() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::patient().await;
     let share = Unavailable::LocalShare { instances: 1 };
     let limiter = fixture.options(share).deadline(DEADLINE).build().unwrap();
     until_source(&limiter, Source::Shared).await;
     fixture.server.stop();
     let alive = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    let witness = tokio::spawn(longest_oversleep());
     let callers = (0..32).map(|caller| {
         let limiter = limiter.clone();
         tokio::spawn(async move {
@@ -126,11 +122,10 @@ async fn frozen_redis_delays_no_decision_beyond_its_deadline_and_few_at_all() {
         waits.extend(caller.await.unwrap());
     }
     let longest = waits.iter().max().copied().unwrap();
-    let late = witness.await.unwrap();
-    assert!(longest < DEADLINE + 2 * late + MACHINE / 4, "{longest:?}, timers {late:?} late");
+    assert!(longest < DEADLINE + MACHINE, "one decision took {longest:?}");
     // All callers of the first moment waited, and then a probe each 50 ms.
     let waited = waits.iter().filter(|wait| **wait >= DEADLINE).count();
-    assert!(waited < 32 * 3 + 32, "{waited} of {} calls waited", waits.len());
+    assert!(waited < waits.len() / 10, "{waited} of {} calls waited", waits.len());
     let metrics = tokio::runtime::Handle::current().metrics();
     // The backend mends its connection with a few; the 6,400 calls leave none.
     assert!(metrics.num_alive_tasks() < alive + 20, "{} tasks", metrics.num_alive_tasks());
@@ -183,7 +178,7 @@ async fn nothing_is_open_where_nobody_chose_it() {
 
 #[tokio::test]
 async fn reset_of_a_backend_that_is_away_is_an_error_within_the_deadline() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::patient().await;
     let limiter = fixture.options(Unavailable::Allow).deadline(DEADLINE).build().unwrap();
     fixture.server.stop();
     let begun = Instant::now();

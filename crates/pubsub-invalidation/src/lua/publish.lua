@@ -8,8 +8,6 @@
 -- expiry   both keys are renewed
 -- twin     src/ops/publish.rs
 local log = log_open(KEYS[1], KEYS[2], ARGV[2])
--- Saved before the append as well: a server that is full refuses this write, and so the event as a
--- whole, before anything of the log was touched.
-log_save(KEYS[1], log, ARGV[6])
+-- Without room the server refuses the append, and so the event as a whole.
 log_append(KEYS[1], KEYS[2], ARGV[1], log, ARGV[3], ARGV[4], ARGV[5], ARGV[6])
 return log_pack(log)
