@@ -27,9 +27,11 @@ fn main() {
     let mut answer = Answer::new("Does a hit in L1 allocate?");
     let beyond = rounds(|| thousandths(per_hit(&ours) - per_hit(&bare)));
     answer.row(Row::new("**ours**, beyond the bare moka below", beyond).target("<= 0"));
-    answer.row(Row::new("bare moka", rounds(|| per_hit(&bare))).note(
-        "one in about 128 hits: the collector of the epochs that its table is read under",
-    ));
+    answer.row(
+        Row::new("bare moka", rounds(|| per_hit(&bare))).note(
+            "one in about 128 hits: the collector of the epochs that its table is read under",
+        ),
+    );
     for (name, make) in PEERS {
         let hits = make(runtime.handle());
         answer.row(Row::new(name, rounds(|| per_hit(&hits))));

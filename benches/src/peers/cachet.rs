@@ -33,9 +33,8 @@ pub fn in_memory(l1_entries: u64) -> Cache<String, Arc<User>> {
 /// If called outside a Tokio runtime.
 pub fn on_redis(l1_entries: u64, connection: MultiplexedConnection) -> Cache<String, Arc<User>> {
     let clock = Clock::new_tokio();
-    let l2 = Cache::builder::<String, Arc<User>>(clock.clone())
-        .storage(RedisTier { connection })
-        .ttl(HOUR);
+    // Without a ttl here: Redis has it, and the crate takes an entry without a date for expired.
+    let l2 = Cache::builder::<String, Arc<User>>(clock.clone()).storage(RedisTier { connection });
     Cache::builder::<String, Arc<User>>(clock)
         .memory_with(|l1| l1.max_capacity(l1_entries))
         .ttl(HOUR)
