@@ -170,7 +170,7 @@ pub async fn multi_tier(server: &Server, customers: &Customers) -> Work {
 
 /// `hitbox`.
 pub async fn hitbox(server: &Server, customers: &Customers) -> Work {
-    let cache = Arc::new(hitbox::on_redis(L1_ENTRIES, &server.url_for_peers()));
+    let cache = Arc::new(hitbox::on_redis(L1_ENTRIES, &server.url_for_peers()).await);
     let store = async |user: User, key: String| {
         let made = hitbox::Origin::new(move |_| std::future::ready(user.clone()));
         hitbox::user(key, made).cache(&*cache).await;

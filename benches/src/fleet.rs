@@ -59,7 +59,7 @@ impl Side {
             Self::Ours => ours(server).await,
             Self::Cachet => cachet(server).await,
             Self::MultiTier => multi_tier(server).await,
-            Self::Hitbox => hitbox(server),
+            Self::Hitbox => hitbox(server).await,
         }
     }
 }
@@ -161,8 +161,8 @@ async fn multi_tier(server: &Server) -> Instance {
     )
 }
 
-fn hitbox(server: &Server) -> Instance {
-    let cache = Arc::new(hitbox::on_redis(L1_ENTRIES, &server.url_for_peers()));
+async fn hitbox(server: &Server) -> Instance {
+    let cache = Arc::new(hitbox::on_redis(L1_ENTRIES, &server.url_for_peers()).await);
     let same = Arc::clone(&cache);
     Instance::new(
         move |key, origin| {

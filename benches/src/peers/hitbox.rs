@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use hitbox::Extractor;
 use hitbox::concurrency::BroadcastConcurrencyManager;
 use hitbox::offload::OffloadManager;
 use hitbox::policy::{ConcurrencyLimit, PolicyConfig};
+use hitbox::{CacheKey, Extractor};
 use hitbox_backend::composition::policy::RefillPolicy;
 use hitbox_backend::format::BincodeFormat;
 use hitbox_backend::{Backend, CacheBackend, CompositionBackend};
@@ -72,10 +72,15 @@ pub fn in_memory(l1_entries: u64) -> Tiers<MokaBackend<BincodeFormat>> {
 /// A cache whose second tier is Redis.
 ///
 /// # Panics
-/// If called outside a Tokio runtime.
-pub fn on_redis(l1_entries: u64, url: &str) -> Tiers<RedisBackend<BincodeFormat>> {
+/// If it does not connect.
+pub async fn on_redis(l1_entries: u64, url: &str) -> Tiers<RedisBackend<BincodeFormat>> {
     let l2 = RedisBackend::builder().connection(ConnectionMode::single(url)).build();
-    tiers(l1_entries, l2.expect("a plain address"))
+    let l2 = l2.expect("a plain address");
+    // The composition clones the backend for each call, and a clone of one that has not connected
+    // yet connects by itself: every read would open a connection of its own.
+    let nothing = l2.read(&CacheKey::from_str("no", "one")).await.expect("the server runs");
+    assert!(nothing.is_none(), "the server is new");
+    tiers(l1_entries, l2)
 }
 
 fn tiers<L2: CacheBackend + Clone + 'static>(l1_entries: u64, l2: L2) -> Tiers<L2> {

@@ -30,7 +30,7 @@ use crate::key::CacheKey;
 use crate::ops::{Found, Lookup, Versions, tags_key};
 use crate::payload::{self, Opened};
 use crate::recovery::{Recovery, Target};
-use crate::tags::{Forgotten, TagFloor, TagFloors};
+use crate::tags;
 use crate::telemetry::{Stats, Telemetry};
 use crate::wake::Wakes;
 
@@ -53,7 +53,6 @@ pub(crate) struct Inner<K, V, E> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     pub(crate) floors: Floors,
-    pub(crate) tags: TagFloors,
     pub(crate) lookups: Arc<Flights<Looked<V>>>,
     pub(crate) loads: Arc<Flights<Result<Hit<V>, LoadError>>>,
     pub(crate) wakes: Arc<Wakes>,
@@ -201,8 +200,8 @@ where
 
     /// What must be told about the cache's log.
     ///
-    /// A cache that follows no log still serves the shared tier correctly, but does not hear what
-    /// other instances write: then keep [`l1_ttl`](CacheBuilder::l1_ttl) short.
+    /// A cache that follows no log still serves the shared tier correctly, but has no L1: it could
+    /// not hear what other instances write.
     pub fn follower(&self) -> Arc<dyn Follower> {
         Arc::new(Following::new(&self.inner))
     }
@@ -258,8 +257,7 @@ where
             local,
             codec,
             clock,
-            floors: Floors::new(),
-            tags: TagFloors::new(settings.tags_max as usize),
+            floors: Floors::new(settings.tags_max as usize),
             lookups: Flights::new(settings.flights_max),
             loads: Flights::new(settings.flights_max),
             wakes: Arc::default(),
@@ -277,13 +275,12 @@ where
     /// Step 1: L1. An entry counts only if its stamp passes the floors, and its time is not over.
     pub(crate) fn hit(&self, key: &K) -> Option<Hit<V>> {
         let L1Entry(entry) = self.local.get(key)?;
-        let verified = self.floors.admit(&entry.pass);
+        let verified = self.floors.admit(&entry.pass, &entry.tags)?;
         let now = self.clock.now();
-        let tagged = || entry.tags.iter().all(|floor| floor.admits(&entry.pass));
-        let Some(verified) = verified.filter(|_| now < entry.until && tagged()) else {
-            self.local.remove(key);
+        if now >= entry.until {
+            // It stays where it is: another entry may have taken its place since it was read.
             return None;
-        };
+        }
         self.telemetry.hits_l1.add();
         let age = entry.age + now.since(entry.since);
         Some(Hit { age, tier: Tier::L1, freshness: self.freshness(verified, now), entry })
@@ -306,15 +303,9 @@ where
 
     /// Step 2: L2, once for all who ask for the key at the same time.
     pub(crate) async fn look(&self, key: &K, wire: &Bytes) -> Looked<V> {
-        // What the server has for a key that waits to be invalidated is old.
-        if self.blocked(Target::Key, wire) {
-            return Looked::Unavailable;
-        }
-        self.lookups.share(wire, || self.read_l2(key, wire)).await
-    }
-
-    async fn read_l2(&self, key: &K, wire: &Bytes) -> Looked<V> {
-        let looked = timeout(self.settings.l2_budget, self.try_read_l2(key, wire)).await;
+        let shared = self.lookups.share(wire, || self.read_l2(key, wire));
+        // Around all of it: a caller who takes over from one that left has no more time than others.
+        let looked = timeout(self.settings.l2_budget, shared).await;
         let looked = looked.unwrap_or(Looked::Unavailable);
         if matches!(looked, Looked::Unavailable) {
             self.telemetry.l2_errors.add();
@@ -322,9 +313,14 @@ where
         looked
     }
 
-    async fn try_read_l2(&self, key: &K, wire: &Bytes) -> Looked<V> {
+    async fn read_l2(&self, key: &K, wire: &Bytes) -> Looked<V> {
         // Before the request is sent: what is fenced off meanwhile must not come back with it.
         let fence = self.floors.fence();
+        // After the fence: a write that is queued from here on raises it. What the server has for a
+        // key that waits to be invalidated is old.
+        if self.blocked(Target::Key, wire) {
+            return Looked::Unavailable;
+        }
         let Ok(op) = Lookup::new(&self.tag, &self.meta_key, wire) else { return Looked::Miss };
         match self.executor.run(&op).await {
             Ok(Found { meta: Some(meta), value: Some(value) }) => {
@@ -358,7 +354,7 @@ where
                 return None;
             }
         };
-        if !tags.is_empty() && !self.unbumped(&tags, stored.stamp).await {
+        if !tags::are_valid(&tags) || !self.unbumped(&tags, stored.stamp).await {
             return None;
         }
         let now = self.clock.now();
@@ -367,12 +363,12 @@ where
         let entry = Arc::new(Entry {
             value: Arc::new(value),
             pass: Pass { stamp: at, fence, stripe: self.stripe(wire) },
-            tags: self.tag_floors(&tags),
+            tags: self.floors.of(&tags),
             since: now,
             until,
             age,
         });
-        self.local.insert(key.clone(), L1Entry(Arc::clone(&entry)), weight.max(1));
+        self.local.insert(key.clone(), L1Entry(Arc::clone(&entry)), weight + tags::weight(&tags));
         self.telemetry.hits_l2.add();
         Some(Hit { entry, tier: Tier::L2, freshness: Freshness::Verified, age })
     }
@@ -382,6 +378,9 @@ where
     /// The versions are read after the value, so they show every bump that the value's own read
     /// could have missed.
     async fn unbumped(&self, tags: &[Bytes], stamp: Stamp) -> bool {
+        if tags.is_empty() {
+            return true;
+        }
         if tags.iter().any(|tag| self.blocked(Target::Tag, tag)) {
             return false;
         }
@@ -395,36 +394,8 @@ where
     }
 
     /// Whether L2 must not be used for this, because a write of it waits to be repeated.
-    fn blocked(&self, target: impl FnOnce(Bytes) -> Target, name: &Bytes) -> bool {
+    pub(crate) fn blocked(&self, target: impl FnOnce(Bytes) -> Target, name: &Bytes) -> bool {
         !self.recovery.is_idle() && self.recovery.blocks(&target(name.clone()))
-    }
-
-    fn tag_floors(&self, tags: &[Bytes]) -> Box<[Arc<TagFloor>]> {
-        let (floors, forgotten) = self.tags.of(tags);
-        self.forget(&forgotten);
-        floors
-    }
-
-    /// A bump of a tag was applied, or issued by us and confirmed.
-    pub(crate) fn raise_tag(&self, tag: &Bytes, at: Stamp) {
-        if self.floors.is_current(at.epoch) {
-            let forgotten = self.tags.raise(tag, at.seq);
-            self.forget(&forgotten);
-        } else {
-            self.fence_tag(tag);
-        }
-    }
-
-    /// A tag was bumped without a number.
-    pub(crate) fn fence_tag(&self, tag: &Bytes) {
-        let forgotten = self.tags.fence(tag, self.floors.next_fence());
-        self.forget(&forgotten);
-    }
-
-    fn forget(&self, forgotten: &Forgotten) {
-        if *forgotten != Forgotten::default() {
-            self.floors.forget(forgotten.seq, forgotten.fence);
-        }
     }
 
     /// How old a value is, and how long it still lives, by the server's clock.
@@ -447,7 +418,12 @@ where
         self.server_ahead.store(ahead, Ordering::Relaxed);
     }
 
-    fn freshness(&self, verified: MonoTime, now: MonoTime) -> Freshness {
+    /// What the server's clock shows at most, so much time from now; `None` if it was never read.
+    pub(crate) fn server_deadline(&self, within: Duration) -> Option<ServerTime> {
+        self.server_time(self.clock.now()).map(|now| now.plus(within))
+    }
+
+    pub(crate) fn freshness(&self, verified: MonoTime, now: MonoTime) -> Freshness {
         let ever = verified > MonoTime::default();
         if self.settings.alone || (ever && now.since(verified) <= self.settings.staleness_bound) {
             Freshness::Verified
@@ -467,10 +443,11 @@ where
         let now = self.clock.now();
         let Keep { ttl, weight, tags } = keep;
         let until = now.plus(ttl.as_duration().min(self.settings.l1_ttl.as_duration()));
-        let (tags, age) = (self.tag_floors(tags), Duration::ZERO);
-        let entry = Arc::new(Entry { value, pass, tags, since: now, until, age });
+        let (floors, age) = (self.floors.of(tags), Duration::ZERO);
+        let entry = Arc::new(Entry { value, pass, tags: floors, since: now, until, age });
         if let Some(weight) = weight {
-            self.local.insert(key.clone(), L1Entry(Arc::clone(&entry)), weight.max(1));
+            let weight = weight + tags::weight(tags);
+            self.local.insert(key.clone(), L1Entry(Arc::clone(&entry)), weight);
         }
         entry
     }

@@ -8,11 +8,15 @@
 //! Writes that have no number, because the server was away, are fenced by a counter of this
 //! process in the same way: an entry also carries the counter's value from before its load began.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use fleetwide_core_traits::MonoTime;
 use fleetwide_core_traits::log::{Epoch, Stamp};
 use parking_lot::Mutex;
+
+use crate::tags::{TagFloor, TagFloors};
 
 /// Enough that two of a thousand hot keys rarely share one: a shared floor costs a needless miss.
 const STRIPES: usize = 64 * 1024;
@@ -36,6 +40,7 @@ pub(crate) struct Floors {
     /// Reading of the clock as of which everything is applied, µs; 0 = never.
     verified: AtomicU64,
     stripes: Box<[Stripe]>,
+    tags: TagFloors,
     /// Held while floors change, so that the floors of two histories never mix.
     change: Mutex<()>,
 }
@@ -56,7 +61,7 @@ pub(crate) struct Pass {
 }
 
 impl Floors {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(tags_max: usize) -> Self {
         Self {
             epoch: AtomicU64::new(0),
             known: AtomicU64::new(0),
@@ -65,6 +70,7 @@ impl Floors {
             clear_fence: AtomicU64::new(0),
             verified: AtomicU64::new(0),
             stripes: (0..STRIPES).map(|_| Stripe::default()).collect(),
+            tags: TagFloors::new(tags_max),
             change: Mutex::new(()),
         }
     }
@@ -77,11 +83,12 @@ impl Floors {
     /// Whether an entry counts, and as of when that is verified.
     ///
     /// The verified time is read first: what was applied before it was set is then seen in the
-    /// floors. The epoch is read last once more, because a new history resets the floors.
-    pub(crate) fn admit(&self, pass: &Pass) -> Option<MonoTime> {
+    /// floors. The epoch is read last, because a new history resets the floors after it.
+    pub(crate) fn admit(&self, pass: &Pass, tags: &[Arc<TagFloor>]) -> Option<MonoTime> {
         let verified = self.verified.load(Ordering::Acquire);
         let stripe = &self.stripes[pass.stripe as usize % STRIPES];
-        let counts = pass.stamp.seq >= stripe.seq.load(Ordering::Acquire)
+        let counts = tags.iter().all(|floor| floor.admits(pass))
+            && pass.stamp.seq >= stripe.seq.load(Ordering::Acquire)
             && pass.stamp.seq >= self.clear_seq.load(Ordering::Acquire)
             && pass.fence >= stripe.fence.load(Ordering::Acquire)
             && pass.fence >= self.clear_fence.load(Ordering::Acquire)
@@ -138,15 +145,26 @@ impl Floors {
         self.fence_everything();
     }
 
-    /// A tag was bumped without a number. Returns the fence that its floor is to have.
-    pub(crate) fn next_fence(&self) -> u64 {
-        self.fence.fetch_add(1, Ordering::AcqRel) + 1
+    /// The floors of `tags`, for an entry to hold.
+    pub(crate) fn of(&self, tags: &[Bytes]) -> Box<[Arc<TagFloor>]> {
+        self.tags.of(tags)
     }
 
-    /// Floors of tags were forgotten: everything must stand above them instead.
-    pub(crate) fn forget(&self, seq: u64, fence: u64) {
-        self.clear_seq.fetch_max(seq, Ordering::AcqRel);
-        self.clear_fence.fetch_max(fence, Ordering::AcqRel);
+    /// A bump of a tag was applied, or issued by us and confirmed.
+    pub(crate) fn raise_tag(&self, tag: &Bytes, at: Stamp) {
+        let _alone = self.change.lock();
+        if number(at.epoch) == self.epoch.load(Ordering::Acquire) {
+            self.tags.raise(tag, at.seq);
+            self.known.fetch_max(at.seq, Ordering::AcqRel);
+        } else {
+            self.fence_one_tag(tag);
+        }
+    }
+
+    /// A tag was bumped without a number.
+    pub(crate) fn fence_tag(&self, tag: &Bytes) {
+        let _alone = self.change.lock();
+        self.fence_one_tag(tag);
     }
 
     /// The log was seen at this place.
@@ -161,19 +179,18 @@ impl Floors {
     pub(crate) fn begin(&self, at: Stamp) {
         let _alone = self.change.lock();
         self.verified.store(0, Ordering::Release);
-        self.clear_seq.store(CLOSED, Ordering::Release);
+        let cleared = self.clear_seq.swap(CLOSED, Ordering::AcqRel);
+        let (mut clear, mut known) = (cleared, self.known.load(Ordering::Acquire));
         if self.epoch.swap(number(at.epoch), Ordering::AcqRel) != number(at.epoch) {
             for stripe in &self.stripes {
                 stripe.seq.store(0, Ordering::Release);
             }
+            self.tags.begin();
+            (clear, known) = (0, 0);
         }
-        self.known.store(at.seq, Ordering::Release);
-        self.clear_seq.store(at.seq, Ordering::Release);
-    }
-
-    /// Whether this is the current history.
-    pub(crate) fn is_current(&self, epoch: Epoch) -> bool {
-        self.epoch.load(Ordering::Acquire) == number(epoch)
+        // Our own writes may be ahead of where the log is read from.
+        self.known.store(known.max(at.seq), Ordering::Release);
+        self.clear_seq.store(clear.max(at.seq), Ordering::Release);
     }
 
     /// Everything that was in the log at `as_of` has been applied.
@@ -184,6 +201,11 @@ impl Floors {
     fn fence_stripe(&self, stripe: u32) {
         let fence = self.fence.fetch_add(1, Ordering::AcqRel) + 1;
         self.stripes[stripe as usize % STRIPES].fence.fetch_max(fence, Ordering::AcqRel);
+    }
+
+    fn fence_one_tag(&self, tag: &Bytes) {
+        let fence = self.fence.fetch_add(1, Ordering::AcqRel) + 1;
+        self.tags.fence(tag, fence);
     }
 
     fn fence_everything(&self) {
@@ -208,12 +230,12 @@ mod tests {
     }
 
     fn counts(floors: &Floors, stamp: Stamp, fence: u64) -> bool {
-        floors.admit(&Pass { stamp, fence, stripe: 3 }).is_some()
+        floors.admit(&Pass { stamp, fence, stripe: 3 }, &[]).is_some()
     }
 
     #[test]
     fn an_entry_counts_from_its_floor_up() {
-        let floors = Floors::new();
+        let floors = Floors::new(9);
         floors.begin(at(OLD, 4));
         assert!(counts(&floors, at(OLD, 4), 0) && !counts(&floors, at(OLD, 3), 0));
         floors.raise(3, at(OLD, 6));
@@ -224,10 +246,38 @@ mod tests {
         assert!(counts(&floors, at(OLD, 7), 0) && !counts(&floors, at(OLD, 6), 0));
     }
 
+    /// Red if `begin` took the log's place as it is: a load from before our own clear, which the log
+    /// has not brought back yet, would count again.
+    #[test]
+    fn a_hole_does_not_lower_the_floor_of_our_own_clear() {
+        let floors = Floors::new(9);
+        floors.begin(at(OLD, 1));
+        floors.raise_all(at(OLD, 12));
+        floors.begin(at(OLD, 5));
+        assert!(!counts(&floors, at(OLD, 11), 0) && counts(&floors, at(OLD, 12), 0));
+        assert_eq!(floors.here().0, at(OLD, 12));
+    }
+
+    #[test]
+    fn a_bump_of_a_tag_voids_what_carries_it_in_its_own_history() {
+        let floors = Floors::new(9);
+        floors.begin(at(OLD, 1));
+        let (tag, other) = (Bytes::from_static(b"t"), Bytes::from_static(b"u"));
+        let (carried, unrelated) = (floors.of(&[tag.clone()]), floors.of(&[other]));
+        floors.raise_tag(&tag, at(OLD, 3));
+        let pass = |stamp| Pass { stamp, fence: 0, stripe: 3 };
+        assert!(floors.admit(&pass(at(OLD, 2)), &carried).is_none());
+        assert!(floors.admit(&pass(at(OLD, 2)), &unrelated).is_some());
+        assert!(floors.admit(&pass(at(OLD, 3)), &carried).is_some());
+        floors.begin(at(NEW, 0));
+        assert!(floors.admit(&pass(at(NEW, 0)), &carried).is_some());
+        assert!(floors.admit(&pass(at(OLD, 2)), &carried).is_none());
+    }
+
     /// Numbers of two histories say nothing about each other. Red without the epoch in `admit`.
     #[test]
     fn a_higher_number_of_another_history_does_not_count() {
-        let floors = Floors::new();
+        let floors = Floors::new(9);
         floors.begin(at(OLD, 4));
         floors.raise(3, at(OLD, 90));
         floors.begin(at(NEW, 1));
@@ -238,7 +288,7 @@ mod tests {
     /// Red if `raise` compared the numbers, or did nothing.
     #[test]
     fn a_write_in_a_history_that_is_not_known_yet_fences_what_is_here() {
-        let floors = Floors::new();
+        let floors = Floors::new(9);
         floors.begin(at(OLD, 50));
         let before = floors.fence();
         floors.raise(3, at(NEW, 1));
@@ -250,7 +300,7 @@ mod tests {
     /// dead on arrival until the write's message has come back to us.
     #[test]
     fn what_begins_after_a_write_counts_at_once() {
-        let floors = Floors::new();
+        let floors = Floors::new(9);
         floors.begin(at(OLD, 4));
         floors.raise(3, at(OLD, 6));
         let (stamp, fence) = floors.here();
@@ -259,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_write_without_a_number_voids_what_began_before_it() {
-        let floors = Floors::new();
+        let floors = Floors::new(9);
         let (stamp, before) = floors.here();
         floors.fence_key(3);
         assert!(!counts(&floors, stamp, before) && counts(&floors, stamp, floors.fence()));
@@ -270,12 +320,12 @@ mod tests {
 
     #[test]
     fn a_new_history_is_not_verified_until_somebody_says_so() {
-        let floors = Floors::new();
+        let floors = Floors::new(9);
         floors.begin(at(OLD, 1));
         floors.verified(MonoTime::from_micros(7));
         let pass = |stamp| Pass { stamp, fence: 0, stripe: 3 };
-        assert_eq!(floors.admit(&pass(at(OLD, 1))), Some(MonoTime::from_micros(7)));
+        assert_eq!(floors.admit(&pass(at(OLD, 1)), &[]), Some(MonoTime::from_micros(7)));
         floors.begin(at(NEW, 1));
-        assert_eq!(floors.admit(&pass(at(NEW, 1))), Some(MonoTime::default()));
+        assert_eq!(floors.admit(&pass(at(NEW, 1)), &[]), Some(MonoTime::default()));
     }
 }

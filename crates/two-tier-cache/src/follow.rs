@@ -30,9 +30,6 @@ where
         if cache.settings.alone {
             return;
         }
-        if !cache.floors.is_current(at.epoch) {
-            cache.tags.begin();
-        }
         cache.floors.begin(at);
         cache.detach_all();
         if why != Begin::First {
@@ -44,6 +41,11 @@ where
 
     fn apply(&self, entry: &Entry) {
         let Some(cache) = self.0.upgrade() else { return };
+        // Alone, every entry is our own, and was seen to before its write returned: doing it again
+        // would void what has been put since.
+        if cache.settings.alone {
+            return;
+        }
         match body::read(&entry.body) {
             Said::Changed(key) => {
                 cache.floors.raise(cache.stripe(&key), entry.stamp);
@@ -51,7 +53,7 @@ where
                 cache.wakes.wake(&key);
             }
             Said::Bumped(tag) => {
-                cache.raise_tag(&tag, entry.stamp);
+                cache.floors.raise_tag(&tag, entry.stamp);
                 // Which of the loads under way will carry the tag is not known yet.
                 cache.detach_all();
             }

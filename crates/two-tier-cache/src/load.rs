@@ -7,21 +7,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fleetwide_core_traits::log::{EntryId, Epoch};
-use fleetwide_core_traits::{Executor, ExecutorExt};
+use fleetwide_core_traits::{Executor, ExecutorExt, MonoTime};
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use rand::Rng;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 
 use crate::cache::{Inner, Keep, Looked, checked_wire};
 use crate::context::{LoadContext, Said};
-use crate::entry::{Freshness, Hit, Tier};
+use crate::entry::{Entry, Freshness, Hit, Tier};
 use crate::error::LoadError;
 use crate::flight::{Leader, Role};
 use crate::floors::Pass;
 use crate::key::CacheKey;
 use crate::ops::{EntryKeys, Fill, Lease, Leased, Release, Renew, Wake};
-use crate::payload;
+use crate::payload::{self, Sealed};
+use crate::recovery::Target;
 
 /// First and longest pause between two looks at somebody else's load. Usually a message comes
 /// first; the looks are for the case that it is lost.
@@ -46,6 +47,7 @@ struct Held {
 struct Outcome<V> {
     value: V,
     said: Said,
+    began: MonoTime,
     /// How long it took.
     cost: Duration,
 }
@@ -126,7 +128,8 @@ where
         match result {
             Ok(Ok(value)) => {
                 let said = std::mem::take(&mut *said.lock());
-                self.land_value(&key, &wire, Outcome { value, said, cost }, ground, flight).await;
+                self.land_value(&key, &wire, Outcome { value, said, began, cost }, ground, flight)
+                    .await;
             }
             Ok(Err(error)) => {
                 self.telemetry.loads_failed.add();
@@ -142,9 +145,15 @@ where
     }
 
     /// Step 3: asks the server for the right to load, and waits while somebody else has it.
-    async fn turn(&self, key: &K, wire: &Bytes, looked: &Looked<V>, spent: Duration) -> Turn<V> {
+    async fn turn(
+        self: &Arc<Self>,
+        key: &K,
+        wire: &Bytes,
+        looked: &Looked<V>,
+        spent: Duration,
+    ) -> Turn<V> {
         let budget = self.settings.l2_budget;
-        let mut left = budget.saturating_sub(spent);
+        let mut ends = tokio::time::Instant::now() + budget.saturating_sub(spent);
         let keys = EntryKeys::new(&self.tag, wire);
         let (Ok(keys), Looked::Miss | Looked::Unusable) = (keys, looked) else {
             return Turn::Ours(self.own_ground(wire));
@@ -160,10 +169,14 @@ where
         let mut pause = PAUSE_MIN;
         loop {
             let fence = self.floors.fence();
-            match timeout(left, self.executor.run(&op)).await {
+            // After the fence was read: what is queued from here on raises it.
+            if self.blocked(Target::Key, wire) {
+                return Turn::Ours(self.own_ground(wire));
+            }
+            match timeout_at(ends, self.executor.run(&op)).await {
                 Ok(Ok(Leased::Value(meta, stored))) => {
                     let promoting = self.promote(key, wire, &stored, meta.at, fence);
-                    if let Ok(Some(hit)) = timeout(left, promoting).await {
+                    if let Ok(Some(hit)) = timeout_at(ends, promoting).await {
                         return Turn::Value(hit);
                     }
                     op.ignore_value();
@@ -181,11 +194,17 @@ where
                     // Either way the answer is to ask again.
                     let _woken = timeout(nap, waiting.woken()).await;
                     pause = (pause * 2).min(PAUSE_MAX);
-                    left = budget;
+                    op.take_value();
+                    ends = tokio::time::Instant::now() + budget;
                 }
                 Ok(Err(_)) | Err(_) => {
                     self.telemetry.l2_errors.add();
-                    return Turn::Ours(self.own_ground(wire));
+                    // It may have been granted all the same.
+                    let late = Held { token, keys: Box::new(keys) };
+                    let (inner, wire) = (Arc::clone(self), wire.clone());
+                    let ground = self.own_ground(&wire);
+                    tokio::spawn(async move { inner.release(&wire, Some(late)).await });
+                    return Turn::Ours(ground);
                 }
             }
         }
@@ -204,7 +223,9 @@ where
             let op = Renew::new(keys, *token, self.settings.lease);
             loop {
                 sleep(self.settings.lease / 3).await;
-                if let Ok(Ok(false)) = timeout(self.settings.lease, self.executor.run(&op)).await {
+                // No longer than that, so that one lost answer does not cost the lease.
+                let pause = self.settings.lease / 3;
+                if let Ok(Ok(false)) = timeout(pause, self.executor.run(&op)).await {
                     // Lost to an invalidation or to a pause: the fill will be refused, and there
                     // is nothing left to renew.
                     return std::future::pending::<()>().await;
@@ -227,33 +248,22 @@ where
         flight: Leader<Loaded<V>>,
     ) {
         self.telemetry.loads_ok.add();
-        let Outcome { value, mut said, cost } = outcome;
+        let Outcome { value, mut said, began, cost } = outcome;
         let (value, tags) = (Arc::new(value), said.take_tags());
-        let above = self.settings.compress_above;
-        let sealed = payload::seal(&*self.codec, &*value, above, cost, &tags);
-        let weight = sealed.as_ref().ok().map(|sealed| sealed.plain_len);
+        let sealed = self.try_seal(&value, cost, &tags);
+        let weight = sealed.as_ref().map(|sealed| sealed.plain_len);
         let ttl = said.ttl.unwrap_or(self.settings.ttl);
         let keep = Keep { ttl, weight: weight.filter(|_| !said.no_store), tags: &tags };
         let entry = self.keep_local(key, value, ground.pass, keep);
-        // The origin has just been asked; only a load without a word of the server's is not sure
-        // to come after all that others have invalidated.
-        let freshness = if ground.lease.is_some() || !self.settings.l2 {
-            Freshness::Verified
-        } else {
-            Freshness::Unverified
-        };
+        let freshness = self.freshness_of_load(&entry, began);
         flight.land(Ok(Hit { entry, tier: Tier::Load, freshness, age: Duration::ZERO }));
         let Some(Held { token, keys }) = ground.lease else { return };
         if said.no_store {
             return self.release(wire, Some(Held { token, keys })).await;
         }
-        let sealed = match sealed {
-            Ok(sealed) => sealed,
-            Err(error) => {
-                tracing::warn!(cache = %self.name, %error, "a loaded value cannot be stored");
-                self.telemetry.fills_failed.add();
-                return self.release(wire, Some(Held { token, keys })).await;
-            }
+        let Some(sealed) = sealed else {
+            self.telemetry.fills_failed.add();
+            return self.release(wire, Some(Held { token, keys })).await;
         };
         let wake = Wake::new(&self.tag, wire);
         let op = Fill::new(&keys, token, sealed.envelope, ttl, wake, tags);
@@ -265,6 +275,31 @@ where
                 self.release(wire, Some(Held { token, keys })).await;
             }
         }
+    }
+
+    /// The value's envelope; `None` if it has no form, or its own code for that panics.
+    fn try_seal(&self, value: &V, cost: Duration, tags: &[Bytes]) -> Option<Sealed> {
+        let above = self.settings.compress_above;
+        let sealing = || payload::seal(&*self.codec, value, above, cost, tags);
+        let sealed = std::panic::catch_unwind(AssertUnwindSafe(sealing));
+        let why: Arc<str> = match sealed {
+            Ok(Ok(sealed)) => return Some(sealed),
+            Ok(Err(error)) => error.to_string().into(),
+            Err(panic) => message(&*panic),
+        };
+        tracing::warn!(cache = %self.name, %why, "a loaded value cannot be stored");
+        None
+    }
+
+    /// A value from the origin reflects what was written before its load began. That is enough if
+    /// the load was short; after a long one, it must still count by what the log has said.
+    fn freshness_of_load(&self, entry: &Entry<V>, began: MonoTime) -> Freshness {
+        let now = self.clock.now();
+        if now.since(began) <= self.settings.staleness_bound {
+            return Freshness::Verified;
+        }
+        let admitted = self.floors.admit(&entry.pass, &entry.tags);
+        admitted.map_or(Freshness::Unverified, |verified| self.freshness(verified, now))
     }
 
     /// Gives a lease back. Without an answer it runs out by itself.

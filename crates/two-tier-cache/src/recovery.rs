@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 pub(crate) enum Target {
     Key(Bytes),
     Tag(Bytes),
+    Everything,
 }
 
 /// A bounded set of keys and tags, never values: what is repeated later is an invalidation, because the
@@ -32,13 +33,6 @@ struct State {
     running: bool,
 }
 
-/// What is to be repeated, with the number of the write that asked for it.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Due {
-    Targets(Vec<(Target, u64)>),
-    Everything(u64),
-}
-
 impl Recovery {
     pub(crate) fn new(max: usize) -> Self {
         Self { max, any: AtomicBool::new(false), state: Mutex::default() }
@@ -50,24 +44,15 @@ impl Recovery {
         let mut state = self.state.lock();
         state.written += 1;
         let written = state.written;
+        let full = state.targets.len() >= self.max && !state.targets.contains_key(target);
         if state.overflow.is_some() {
             state.overflow = Some(written);
-        } else if state.targets.len() >= self.max && !state.targets.contains_key(target) {
+        } else if full || *target == Target::Everything {
             state.targets = HashMap::new();
             state.overflow = Some(written);
         } else {
             state.targets.insert(target.clone(), written);
         }
-        self.start(&mut state)
-    }
-
-    /// Queues everything.
-    #[must_use]
-    pub(crate) fn queue_all(&self) -> bool {
-        let mut state = self.state.lock();
-        state.written += 1;
-        state.targets = HashMap::new();
-        state.overflow = Some(state.written);
         self.start(&mut state)
     }
 
@@ -84,36 +69,34 @@ impl Recovery {
         !self.any.load(Ordering::Acquire)
     }
 
-    /// What is due, at most `max` targets of it; `None` when all is done, and then whoever repeats
-    /// must stop.
-    pub(crate) fn due(&self, max: usize) -> Option<Due> {
-        let mut state = self.state.lock();
+    /// What is due, at most `max` targets of it, each with the number of the write that asked for
+    /// it; `None` when all is done.
+    pub(crate) fn due(&self, max: usize) -> Option<Vec<(Target, u64)>> {
+        let state = self.state.lock();
         if let Some(written) = state.overflow {
-            return Some(Due::Everything(written));
-        }
-        if state.targets.is_empty() {
-            state.running = false;
-            self.any.store(false, Ordering::Release);
-            return None;
+            return Some(vec![(Target::Everything, written)]);
         }
         let targets = state.targets.iter().take(max).map(|(target, at)| (target.clone(), *at));
-        Some(Due::Targets(targets.collect()))
+        (!state.targets.is_empty()).then(|| targets.collect())
+    }
+
+    /// Whoever repeats has stopped. What is left waits for the next write that fails.
+    pub(crate) fn stopped(&self) {
+        let mut state = self.state.lock();
+        state.running = false;
+        let any = state.overflow.is_some() || !state.targets.is_empty();
+        self.any.store(any, Ordering::Release);
     }
 
     /// The write of `target` with this number was repeated.
     pub(crate) fn done(&self, target: &Target, written: u64) {
         let mut state = self.state.lock();
         // A later write of the same is still to be repeated.
+        if *target == Target::Everything && state.overflow == Some(written) {
+            state.overflow = None;
+        }
         if state.targets.get(target) == Some(&written) {
             state.targets.remove(target);
-        }
-    }
-
-    /// Everything up to this number was repeated.
-    pub(crate) fn done_all(&self, written: u64) {
-        let mut state = self.state.lock();
-        if state.overflow == Some(written) {
-            state.overflow = None;
         }
     }
 
@@ -144,11 +127,23 @@ mod tests {
         assert!(!recovery.queue(&key("a")), "one repeats already");
         recovery.done(&key("a"), 1);
         assert!(recovery.blocks(&key("a")) && !recovery.blocks(&key("b")));
-        assert_eq!(recovery.due(9), Some(Due::Targets(vec![(key("a"), 2)])));
+        assert_eq!(recovery.due(9), Some(vec![(key("a"), 2)]));
         recovery.done(&key("a"), 2);
         assert!(!recovery.blocks(&key("a")));
         assert_eq!(recovery.due(9), None);
+        recovery.stopped();
+        assert!(recovery.is_idle());
         assert!(recovery.queue(&key("b")), "whoever repeated has stopped");
+    }
+
+    #[test]
+    fn what_is_left_when_repeating_stopped_is_still_blocked_and_taken_up_again() {
+        let recovery = Recovery::new(10);
+        let _start = recovery.queue(&key("a"));
+        recovery.stopped();
+        assert!(recovery.blocks(&key("a")));
+        assert!(recovery.queue(&key("b")), "the next write that fails starts again");
+        assert_eq!(recovery.due(9).unwrap().len(), 2);
     }
 
     #[test]
@@ -158,11 +153,12 @@ mod tests {
             let _start = recovery.queue(&key(name));
         }
         assert!(recovery.blocks(&key("anything")));
-        assert_eq!(recovery.due(9), Some(Due::Everything(4)));
+        assert_eq!(recovery.due(9), Some(vec![(Target::Everything, 4)]));
         let _start = recovery.queue(&key("e"));
-        recovery.done_all(4);
-        assert_eq!(recovery.due(9), Some(Due::Everything(5)), "written while it was repeated");
-        recovery.done_all(5);
+        recovery.done(&Target::Everything, 4);
+        let due = recovery.due(9);
+        assert_eq!(due, Some(vec![(Target::Everything, 5)]), "written while it was repeated");
+        recovery.done(&Target::Everything, 5);
         assert_eq!(recovery.due(9), None);
     }
 }

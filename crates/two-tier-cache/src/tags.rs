@@ -72,6 +72,18 @@ pub(crate) fn checked(mut tags: Vec<CacheTag>) -> Result<Vec<Bytes>, TagError> {
     Ok(tags.into_iter().map(|tag| tag.0).collect())
 }
 
+/// Whether tags that came over a wire are such as a value may carry.
+pub(crate) fn are_valid(tags: &[Bytes]) -> bool {
+    let fits = |tag: &Bytes| (1..=CacheTag::BYTES_MAX).contains(&tag.len());
+    tags.len() <= TAGS_PER_ENTRY_MAX && tags.iter().all(fits)
+}
+
+/// What tags add to the weight of an entry: themselves, and their place in the table.
+pub(crate) fn weight(tags: &[Bytes]) -> u32 {
+    const PLACE: u32 = 128;
+    1 + tags.iter().map(|tag| tag.len() as u32 + PLACE).sum::<u32>()
+}
+
 /// The floor of one tag.
 #[derive(Debug, Default)]
 pub(crate) struct TagFloor {
@@ -87,70 +99,96 @@ impl TagFloor {
 }
 
 /// The floors of the tags that this process has met.
+///
+/// A tag that entries of L1 carry is kept for as long as they are there, so those are bounded by
+/// L1's bytes; of the others at most `max` are kept. A tag that was forgotten starts again at the
+/// highest floor of all that were: an entry which comes too late for a forgotten bump is dead on
+/// arrival, and at worst so are a few that were not too late.
 pub(crate) struct TagFloors {
-    floors: Mutex<HashMap<Bytes, Arc<TagFloor>>>,
+    table: Mutex<Table>,
     max: usize,
 }
 
-/// Floors that were forgotten to stay within the limit; everything must stand above them instead.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Forgotten {
-    pub(crate) seq: u64,
-    pub(crate) fence: u64,
+struct Table {
+    floors: HashMap<Bytes, Arc<TagFloor>>,
+    forgotten_seq: u64,
+    forgotten_fence: u64,
+    /// How many there may be before the table is looked through again.
+    shrink_at: usize,
 }
 
 impl TagFloors {
     pub(crate) fn new(max: usize) -> Self {
-        Self { floors: Mutex::default(), max }
+        let floors = HashMap::new();
+        let table = Table { floors, forgotten_seq: 0, forgotten_fence: 0, shrink_at: max };
+        Self { table: Mutex::new(table), max }
     }
 
     /// The floors of `tags`, for an entry to hold.
-    pub(crate) fn of(&self, tags: &[Bytes]) -> (Box<[Arc<TagFloor>]>, Forgotten) {
+    pub(crate) fn of(&self, tags: &[Bytes]) -> Box<[Arc<TagFloor>]> {
         if tags.is_empty() {
-            return (Box::default(), Forgotten::default());
+            return Box::default();
         }
-        let mut floors = self.floors.lock();
-        let held =
-            tags.iter().map(|tag| Arc::clone(floors.entry(tag.clone()).or_default())).collect();
-        (held, self.shrink(&mut floors))
+        let mut table = self.table.lock();
+        let held = tags.iter().map(|tag| Arc::clone(table.floor(tag))).collect();
+        table.shrink(self.max);
+        held
     }
 
     /// A bump with this number was applied, or issued by us and confirmed.
-    pub(crate) fn raise(&self, tag: &Bytes, seq: u64) -> Forgotten {
-        let mut floors = self.floors.lock();
-        floors.entry(tag.clone()).or_default().seq.fetch_max(seq, Ordering::AcqRel);
-        self.shrink(&mut floors)
+    pub(crate) fn raise(&self, tag: &Bytes, seq: u64) {
+        let mut table = self.table.lock();
+        table.floor(tag).seq.fetch_max(seq, Ordering::AcqRel);
+        table.shrink(self.max);
     }
 
     /// A bump without a number.
-    pub(crate) fn fence(&self, tag: &Bytes, fence: u64) -> Forgotten {
-        let mut floors = self.floors.lock();
-        floors.entry(tag.clone()).or_default().fence.fetch_max(fence, Ordering::AcqRel);
-        self.shrink(&mut floors)
+    pub(crate) fn fence(&self, tag: &Bytes, fence: u64) {
+        let mut table = self.table.lock();
+        table.floor(tag).fence.fetch_max(fence, Ordering::AcqRel);
+        table.shrink(self.max);
     }
 
     /// A new history begins: numbers of the old one say nothing about it.
     pub(crate) fn begin(&self) {
-        for floor in self.floors.lock().values() {
+        let mut table = self.table.lock();
+        table.forgotten_seq = 0;
+        for floor in table.floors.values() {
             floor.seq.store(0, Ordering::Release);
         }
     }
+}
+
+impl Table {
+    fn floor(&mut self, tag: &Bytes) -> &Arc<TagFloor> {
+        // A tag may be a slice of a whole reply, which must not live as long as the tag does.
+        let own =
+            if self.floors.contains_key(tag) { tag.clone() } else { Bytes::copy_from_slice(tag) };
+        self.floors.entry(own).or_insert_with(|| {
+            Arc::new(TagFloor {
+                seq: AtomicU64::new(self.forgotten_seq),
+                fence: AtomicU64::new(self.forgotten_fence),
+            })
+        })
+    }
 
     /// Forgets the tags that no entry carries, once there are too many.
-    fn shrink(&self, floors: &mut HashMap<Bytes, Arc<TagFloor>>) -> Forgotten {
-        let mut forgotten = Forgotten::default();
-        if floors.len() <= self.max {
-            return forgotten;
+    fn shrink(&mut self, max: usize) {
+        if self.floors.len() <= self.shrink_at {
+            return;
         }
-        floors.retain(|_, floor| {
+        let (mut seq, mut fence) = (self.forgotten_seq, self.forgotten_fence);
+        self.floors.retain(|_, floor| {
             let carried = Arc::strong_count(floor) > 1;
             if !carried {
-                forgotten.seq = forgotten.seq.max(floor.seq.load(Ordering::Acquire));
-                forgotten.fence = forgotten.fence.max(floor.fence.load(Ordering::Acquire));
+                seq = seq.max(floor.seq.load(Ordering::Acquire));
+                fence = fence.max(floor.fence.load(Ordering::Acquire));
             }
             carried
         });
-        forgotten
+        (self.forgotten_seq, self.forgotten_fence) = (seq, fence);
+        // Not again at once, however many are carried: a look through costs what they are.
+        self.shrink_at = self.floors.len() * 2 + max;
     }
 }
 
@@ -172,17 +210,33 @@ mod tests {
         assert_eq!(checked(twice).unwrap().len(), 1);
     }
 
-    /// Red if `shrink` forgot without saying what.
+    /// Red if `shrink` forgot without a trace.
     #[test]
-    fn what_is_forgotten_is_handed_over_as_a_floor_for_all() {
+    fn a_forgotten_tag_starts_above_what_was_forgotten() {
         let floors = TagFloors::new(2);
-        let (carried, none) = floors.of(&[tag("carried")]);
-        assert_eq!(none, Forgotten::default());
+        let carried = floors.of(&[tag("carried")]);
         floors.raise(&tag("carried"), 9);
         floors.raise(&tag("a"), 3);
-        let forgotten = floors.raise(&tag("b"), 5);
-        assert_eq!(forgotten, Forgotten { seq: 5, fence: 0 });
+        floors.raise(&tag("b"), 5);
         assert_eq!(carried[0].seq.load(Ordering::Relaxed), 9);
-        assert_eq!(floors.floors.lock().len(), 1, "what an entry carries stays");
+        assert_eq!(floors.table.lock().floors.len(), 1, "what an entry carries stays");
+        assert_eq!(floors.of(&[tag("a")])[0].seq.load(Ordering::Relaxed), 5);
+    }
+
+    #[test]
+    fn a_tag_does_not_keep_the_reply_that_it_came_in() {
+        let reply = Bytes::from(vec![b't'; 1_000]);
+        let floors = TagFloors::new(10);
+        drop(floors.of(&[reply.slice(..1)]));
+        assert!(reply.is_unique());
+    }
+
+    #[test]
+    fn what_nobody_carries_is_bounded() {
+        let floors = TagFloors::new(10);
+        for number in 0..1_000 {
+            floors.raise(&Bytes::from(format!("{number}")), number);
+            assert!(floors.table.lock().floors.len() <= 20);
+        }
     }
 }

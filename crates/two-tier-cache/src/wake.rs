@@ -7,10 +7,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Who waits for which key. Holds no more keys than there are waiting loads.
+/// Who waits for which key. Holds no more than there are waiting loads.
 #[derive(Default)]
 pub(crate) struct Wakes {
-    waiting: Mutex<HashMap<Bytes, Arc<Notify>>>,
+    waiting: Mutex<HashMap<Bytes, Vec<Arc<Notify>>>>,
 }
 
 /// A place among those who wait for one key.
@@ -23,14 +23,15 @@ pub(crate) struct Waiting {
 impl Wakes {
     /// From here on a wake of `key` is not missed.
     pub(crate) fn listen(self: &Arc<Self>, key: &Bytes) -> Waiting {
-        let notify = Arc::clone(self.waiting.lock().entry(key.clone()).or_default());
+        let notify = Arc::new(Notify::new());
+        self.waiting.lock().entry(key.clone()).or_default().push(Arc::clone(&notify));
         Waiting { wakes: Arc::clone(self), key: key.clone(), notify }
     }
 
     /// Something about `key` has changed.
     pub(crate) fn wake(&self, key: &[u8]) {
-        if let Some(notify) = self.waiting.lock().get(key) {
-            // A permit is kept for one that is between two waits; there is one load per key here.
+        for notify in self.waiting.lock().get(key).into_iter().flatten() {
+            // Each has one of its own, which keeps a permit for one that is between two waits.
             notify.notify_one();
         }
     }
@@ -46,9 +47,29 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let mut waiting = self.wakes.waiting.lock();
-        // The table's handle and this one: nobody else waits.
-        if Arc::strong_count(&self.notify) <= 2 {
-            waiting.remove(&self.key);
+        if let Some(places) = waiting.get_mut(&self.key) {
+            places.retain(|place| !Arc::ptr_eq(place, &self.notify));
+            if places.is_empty() {
+                waiting.remove(&self.key);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_who_wait_are_woken_and_the_last_to_leave_leaves_nothing() {
+        let (wakes, key) = (Arc::<Wakes>::default(), Bytes::from_static(b"key"));
+        let (one, two) = (wakes.listen(&key), wakes.listen(&key));
+        wakes.wake(b"key");
+        one.woken().await;
+        two.woken().await;
+        drop(one);
+        assert_eq!(wakes.waiting.lock().len(), 1);
+        drop(two);
+        assert!(wakes.waiting.lock().is_empty());
     }
 }

@@ -16,7 +16,7 @@ use crate::floors::Pass;
 use crate::key::CacheKey;
 use crate::ops::{Bump, Clear, EntryKeys, Invalidate, Put};
 use crate::payload::{self, SealError, Sealed};
-use crate::recovery::{Due, Target};
+use crate::recovery::Target;
 use crate::tags::{self, CacheTag};
 
 /// A write waits this long for its answer: longer than any healthy server takes, shorter than a
@@ -71,7 +71,8 @@ where
     /// value for a while, and the key is invalidated everywhere when the server is back.
     ///
     /// # Cancel safety
-    /// A dropped call may still be carried out.
+    /// *Not* cancel safe: a dropped call may or may not be carried out, and is not queued. If it is,
+    /// this instance learns of it like the others, through the log.
     pub async fn put(&self, key: &K, value: impl Into<Arc<V>> + Send) -> Result<Stamp, WriteError> {
         self.put_with(key, value, PutOptions::default()).await
     }
@@ -98,20 +99,23 @@ where
         let weight = Some(sealed.plain_len);
         let keys = EntryKeys::new(&inner.tag, &wire)?;
         let append = inner.append(body::put(&wire)).map_err(too_long)?;
-        let written = if inner.settings.l2 {
-            let op = Put::new(&keys, append, sealed.envelope, ttl, !tags.is_empty());
-            inner.confirm(inner.ask(&op).await.map(|done| done.meta), &wire)
+        let answer = if inner.settings.l2 {
+            // A put that was given up must not store its value when it arrives late all the same.
+            let until = inner.server_deadline(WRITE_TIMEOUT);
+            let op = Put::new(&keys, append, sealed.envelope, ttl, !tags.is_empty(), until);
+            inner.ask(&op).await.map(|done| done.meta)
         } else {
-            inner.confirm(inner.ask(&Invalidate::new(&keys, append)).await, &wire)
+            inner.ask(&Invalidate::new(&keys, append)).await
         };
+        let written = inner.settle(answer, Target::Key(wire.clone()));
         // After the floor was raised: the new entry must stand at or above it.
         let stripe = inner.stripe(&wire);
         let (here, fence) = inner.floors.here();
         let numbered = written.as_ref().ok().filter(|_| !inner.settings.alone);
-        let stamp = numbered.map_or(here, |meta| meta.at);
+        let stamp = numbered.copied().unwrap_or(here);
         let keep = Keep { ttl, weight, tags: &tags };
         let _entry = inner.keep_local(key, value, Pass { stamp, fence, stripe }, keep);
-        inner.answer(written, &Target::Key(wire))
+        written
     }
 
     /// Removes what any instance has for `key`.
@@ -124,13 +128,12 @@ where
     /// old value any more, and the others follow when the server is back.
     ///
     /// # Cancel safety
-    /// A dropped call may still be carried out.
+    /// As for [`put`](Self::put).
     pub async fn invalidate(&self, key: &K) -> Result<Stamp, WriteError> {
         let inner = &self.inner;
         let wire = checked_wire(key)?;
         let op = inner.invalidation(&wire)?;
-        let written = inner.confirm(inner.ask(&op).await, &wire);
-        inner.answer(written, &Target::Key(wire))
+        inner.settle(inner.ask(&op).await, Target::Key(wire))
     }
 
     /// Removes everything that carries `tag`, on every instance, at the cost of one step however
@@ -140,16 +143,11 @@ where
     /// As for [`invalidate`](Self::invalidate).
     ///
     /// # Cancel safety
-    /// A dropped call may still be carried out.
+    /// As for [`put`](Self::put).
     pub async fn invalidate_tag(&self, tag: &CacheTag) -> Result<Stamp, WriteError> {
         let inner = &self.inner;
-        let written = inner.ask(&inner.bump(tag.bytes())?).await;
-        match &written {
-            Ok(meta) if !inner.settings.alone => inner.raise_tag(tag.bytes(), meta.at),
-            _ => inner.fence_tag(tag.bytes()),
-        }
-        inner.detach_all();
-        inner.answer(written, &Target::Tag(tag.bytes().clone()))
+        let op = inner.bump(tag.bytes())?;
+        inner.settle(inner.ask(&op).await, Target::Tag(tag.bytes().clone()))
     }
 
     /// Removes everything that any instance has, at the cost of one step however much it is.
@@ -158,28 +156,13 @@ where
     /// As for [`invalidate`](Self::invalidate).
     ///
     /// # Cancel safety
-    /// A dropped call may still be carried out.
+    /// As for [`put`](Self::put).
     pub async fn clear(&self) -> Result<Stamp, WriteError> {
         let inner = &self.inner;
-        let written = inner.ask(&inner.clearing()?).await;
-        match &written {
-            Ok(meta) if !inner.settings.alone => inner.floors.raise_all(meta.at),
-            _ => inner.floors.fence_all(),
-        }
-        inner.detach_all();
+        let op = inner.clearing()?;
+        let written = inner.settle(inner.ask(&op).await, Target::Everything);
         inner.local.clear();
-        match written {
-            Ok(meta) => {
-                inner.telemetry.writes_ok.add();
-                Ok(meta.at)
-            }
-            Err(error) => {
-                if inner.recovery.queue_all() {
-                    tokio::spawn(repeat(Arc::downgrade(inner)));
-                }
-                Err(inner.queued(error))
-            }
-        }
+        written
     }
 }
 
@@ -219,39 +202,47 @@ where
         }
     }
 
-    /// Makes this process agree with the write before anybody is told that it is done.
-    fn confirm(
-        &self,
-        answer: Result<Meta, BackendError>,
-        wire: &Bytes,
-    ) -> Result<Meta, BackendError> {
-        let stripe = self.stripe(wire);
-        match &answer {
-            Ok(meta) if !self.settings.alone => self.floors.raise(stripe, meta.at),
-            _ => self.floors.fence_key(stripe),
-        }
-        // What is under way may find the old value: later callers must not join it.
-        self.detach(wire);
-        answer
-    }
-
-    /// Turns an answer into what the caller is told, and queues what is not sure.
-    fn answer(
+    /// Makes this process agree with a write before anybody is told what came of it.
+    fn settle(
         self: &Arc<Self>,
         answer: Result<Meta, BackendError>,
-        target: &Target,
+        target: Target,
     ) -> Result<Stamp, WriteError> {
-        match answer {
+        let result = match answer {
             Ok(meta) => {
                 self.telemetry.writes_ok.add();
                 Ok(meta.at)
             }
             Err(error) => {
-                if self.recovery.queue(target) {
-                    tokio::spawn(repeat(Arc::downgrade(self)));
+                // Queued before it is fenced: a read that has seen the new fence must also see
+                // that what the server has is not to be used.
+                if self.recovery.queue(&target) {
+                    self.start_repeating();
                 }
                 Err(self.queued(error))
             }
+        };
+        self.agree(&target, result.as_ref().ok().copied());
+        result
+    }
+
+    /// Voids what is here, and what is under way, of something that was written: by its number, or
+    /// without one if the server has given none, or if there is nobody to agree with.
+    fn agree(&self, target: &Target, at: Option<Stamp>) {
+        let at = at.filter(|_| !self.settings.alone);
+        match (target, at) {
+            (Target::Key(wire), Some(at)) => self.floors.raise(self.stripe(wire), at),
+            (Target::Key(wire), None) => self.floors.fence_key(self.stripe(wire)),
+            (Target::Tag(tag), Some(at)) => self.floors.raise_tag(tag, at),
+            (Target::Tag(tag), None) => self.floors.fence_tag(tag),
+            (Target::Everything, Some(at)) => self.floors.raise_all(at),
+            (Target::Everything, None) => self.floors.fence_all(),
+        }
+        // What is under way may find the old value: later callers must not join it. Which loads
+        // will carry a tag is not known before they end.
+        match target {
+            Target::Key(wire) => self.detach(wire),
+            Target::Tag(_) | Target::Everything => self.detach_all(),
         }
     }
 
@@ -265,49 +256,54 @@ where
         }
     }
 
-    /// Repeats one write as an invalidation. Returns whether the server answered.
-    async fn repeat_one(&self, target: &Target) -> bool {
-        match target {
-            Target::Key(wire) => {
-                let Ok(op) = self.invalidation(wire) else { return false };
-                let Ok(meta) = self.ask(&op).await else { return false };
-                self.floors.raise(self.stripe(wire), meta.at);
-                self.detach(wire);
-            }
-            Target::Tag(tag) => {
-                let Ok(op) = self.bump(tag) else { return false };
-                let Ok(meta) = self.ask(&op).await else { return false };
-                self.raise_tag(tag, meta.at);
-                self.detach_all();
-            }
-        }
-        true
+    /// Starts the task that repeats what is queued.
+    fn start_repeating(self: &Arc<Self>) {
+        let running = Running { inner: Arc::downgrade(self) };
+        tokio::spawn(repeat(running));
     }
 
-    /// Repeats what is due once. Returns whether the server answered.
-    async fn repeat_due(&self, due: Due) -> bool {
-        match due {
-            Due::Everything(written) => {
-                let Ok(op) = self.clearing() else { return false };
-                let Ok(meta) = self.ask(&op).await else { return false };
-                self.floors.raise_all(meta.at);
-                self.recovery.done_all(written);
-            }
-            Due::Targets(targets) => {
-                for (target, written) in &targets {
-                    if !self.repeat_one(target).await {
-                        return false;
-                    }
-                    self.recovery.done(target, *written);
-                }
+    /// Repeats one write as an invalidation.
+    async fn repeat_one(&self, target: &Target) -> Result<(), BackendError> {
+        let meta = match target {
+            Target::Key(wire) => self.ask(&self.invalidation(wire).map_err(unbuilt)?).await?,
+            Target::Tag(tag) => self.ask(&self.bump(tag).map_err(unbuilt)?).await?,
+            Target::Everything => self.ask(&self.clearing().map_err(unbuilt)?).await?,
+        };
+        self.agree(target, Some(meta.at));
+        Ok(())
+    }
+
+    /// Repeats what is due once. Returns whether all of it was done.
+    async fn repeat_due(&self, due: Vec<(Target, u64)>) -> bool {
+        let mut all = true;
+        for (target, written) in due {
+            match self.repeat_one(&target).await {
+                Ok(()) => self.recovery.done(&target, written),
+                // Concerns this one alone; the others must not wait for it.
+                Err(BackendError::Rejected(_)) => all = false,
+                Err(_) => return false,
             }
         }
-        true
+        all
+    }
+}
+
+/// The duty to repeat what is queued. Dropping it, also with its runtime, lets the next write that
+/// fails start again.
+struct Running<K, V, E> {
+    inner: Weak<Inner<K, V, E>>,
+}
+
+impl<K, V, E> Drop for Running<K, V, E> {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.upgrade() {
+            inner.recovery.stopped();
+        }
     }
 }
 
 /// Repeats what is queued until nothing is left, or the cache is gone.
-async fn repeat<K, V, E>(inner: Weak<Inner<K, V, E>>)
+async fn repeat<K, V, E>(running: Running<K, V, E>)
 where
     K: CacheKey,
     V: Send + Sync + 'static,
@@ -318,7 +314,7 @@ where
     loop {
         let jitter = rand::rng().random_range(0.5..1.0);
         sleep(pause.mul_f64(jitter)).await;
-        let Some(inner) = inner.upgrade() else { return };
+        let Some(inner) = running.inner.upgrade() else { return };
         let Some(due) = inner.recovery.due(REPEAT_BATCH) else {
             tracing::info!(cache = %inner.name, batches = repeated, "queued invalidations are done");
             return;
@@ -330,6 +326,11 @@ where
             pause = (pause * 2).clamp(RETRY_MIN, RETRY_MAX);
         }
     }
+}
+
+/// What is queued was built once before, so it can be built again; if not, it cannot be sent.
+fn unbuilt(error: WriteError) -> BackendError {
+    BackendError::NotSent(Outage::Down(error.to_string()))
 }
 
 /// The body of an entry holds the key and little else, so only a huge key makes it too large.

@@ -43,7 +43,7 @@ proptest! {
         decodes(&Renew::new(&keys, [0; 8], second), &reply);
         decodes(&Release::new(&keys, [0; 8], wake()), &reply);
         decodes(&Fill::new(&keys, [0; 8], Bytes::new(), ttl, wake(), Vec::new()), &reply);
-        decodes(&Put::new(&keys, append(&tag), Bytes::new(), ttl, true), &reply);
+        decodes(&Put::new(&keys, append(&tag), Bytes::new(), ttl, true, None), &reply);
         decodes(&Invalidate::new(&keys, append(&tag)), &reply);
         decodes(&Bump::new(&tag, append(&tag), Bytes::from_static(b"t"), 9), &reply);
         let tags = [Bytes::from_static(b"t"), Bytes::from_static(b"u")];

@@ -66,6 +66,10 @@ impl Lease {
     pub(crate) fn ignore_value(&mut self) {
         self.ignore_value = true;
     }
+
+    pub(crate) fn take_value(&mut self) {
+        self.ignore_value = false;
+    }
 }
 
 impl AtomicOp for Lease {

@@ -27,12 +27,14 @@ pub(crate) struct Put {
     envelope: Bytes,
     ttl: Ttl,
     tagged: bool,
+    until: Option<ServerTime>,
 }
 
 /// The answer to [`Put`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PutDone {
-    /// Whether the value is in L2. If not, the server had no room, and the old value is gone.
+    /// Whether the value is in L2. If not, the server had no room or the put came too late, and the
+    /// old value is gone.
     pub(crate) stored: bool,
     /// Where the log is, the put included.
     pub(crate) meta: Meta,
@@ -45,9 +47,10 @@ impl Put {
         envelope: Bytes,
         ttl: Ttl,
         tagged: bool,
+        until: Option<ServerTime>,
     ) -> Self {
         let EntryKeys { value, meta, tags, lease, stream } = keys.clone();
-        Self { keys: [value, meta, tags, lease, stream], append, envelope, ttl, tagged }
+        Self { keys: [value, meta, tags, lease, stream], append, envelope, ttl, tagged, until }
     }
 }
 
@@ -72,6 +75,7 @@ impl AtomicOp for Put {
         to.bytes(&self.envelope);
         to.uint(self.ttl.as_millis());
         to.uint(self.tagged.into());
+        to.uint(self.until.map_or(0, ServerTime::as_micros));
     }
 
     fn apply(
@@ -86,15 +90,15 @@ impl AtomicOp for Put {
             out.put(2, LogCell::Tags(tags), LOG_TTL);
         }
         let meta = self.append.apply(1, meta, out);
-        let value = StoredValue {
+        let stored = self.until.is_none_or(|until| now <= until);
+        let value = stored.then(|| StoredValue {
             stamp: meta.at,
             stored_at: now,
             expires_at: now.plus(self.ttl.as_duration()),
             envelope: self.envelope.clone(),
-        };
-        let next = Stored { value: Some(value), lease: None };
-        save(next, now, out);
-        PutDone { stored: true, meta }
+        });
+        save(Stored { value, lease: None }, now, out);
+        PutDone { stored, meta }
     }
 
     fn decode(&self, reply: Wire) -> Result<PutDone, Malformed> {

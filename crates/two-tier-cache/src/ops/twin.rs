@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fleetwide_core_traits::log::{Append, Epoch, LogCell, LogState};
-use fleetwide_core_traits::{AtomicOp, Clock, ExecutorExt, Key, Namespace, ScriptClock, Tag, Ttl};
+use fleetwide_core_traits::{
+    AtomicOp, Clock, ExecutorExt, Key, Namespace, ScriptClock, ServerTime, Tag, Ttl,
+};
 use fleetwide_mem_backend::{MemExecutor, Memory};
 use fleetwide_redis_backend::{Redis, RedisExecutor, RedisUrl};
 use fleetwide_testkit::{RedisServer, Reply, RespConnection, SimClock, seed, unique_namespace};
@@ -87,7 +89,11 @@ impl Twins {
             8 => self.step("release", Release::new(&keys, token, wake)).await,
             9 => {
                 let (append, tagged) = (self.append(b"put"), self.rng.random());
-                self.step("put", Put::new(&keys, append, envelope, ttl, tagged)).await;
+                let second = Duration::from_secs(self.rng.random_range(0..2));
+                let now = self.clock.server_time().as_micros();
+                let early = ServerTime::from_micros(now - 1).plus(second);
+                let until = self.rng.random_bool(0.5).then_some(early);
+                self.step("put", Put::new(&keys, append, envelope, ttl, tagged, until)).await;
             }
             10..12 => {
                 let append = self.append(b"gone");
