@@ -32,7 +32,7 @@ pub(crate) struct Parts {
     pub(crate) fleet: Fleetwide,
     /// Behind `/cache`: bytes as they came.
     pub(crate) cache: Cache<String, Bytes>,
-    /// Behind `/load`, apart from `/cache`: `DELETE /cache` does not concern the origin's values.
+    /// Behind `/load`, apart from what `PUT /cache` stores under the same keys.
     pub(crate) loaded: Cache<String, Loaded>,
     pub(crate) loads: Loads,
     pub(crate) source: Source,

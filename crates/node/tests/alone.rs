@@ -42,6 +42,17 @@ async fn deleted_and_cleared_keys_are_gone() {
 }
 
 #[tokio::test]
+async fn deleted_key_is_loaded_again() {
+    let node = Node::start(&[]).await;
+    for (delete, loads) in [("/cache/a", 2), ("/cache", 3)] {
+        node.get("/load/a").await;
+        assert_eq!(node.get("/load/a").await.json()["loads"], loads - 1, "kept");
+        assert_eq!(node.delete(delete).await.status, 204);
+        assert_eq!(node.get("/load/a").await.json()["loads"], loads, "{delete}");
+    }
+}
+
+#[tokio::test]
 async fn tag_takes_with_it_what_carries_it_and_nothing_else() {
     let node = Node::start(&[]).await;
     node.put("/cache/a?tags=red,blue", "1").await;

@@ -263,7 +263,7 @@ mod tests {
         let floors = Floors::new(9);
         floors.begin(at(OLD, 1));
         let (tag, other) = (Bytes::from_static(b"t"), Bytes::from_static(b"u"));
-        let (carried, unrelated) = (floors.of(&[tag.clone()]), floors.of(&[other]));
+        let (carried, unrelated) = (floors.of(std::slice::from_ref(&tag)), floors.of(&[other]));
         floors.raise_tag(&tag, at(OLD, 3));
         let pass = |stamp| Pass { stamp, fence: 0, stripe: 3 };
         assert!(floors.admit(&pass(at(OLD, 2)), &carried).is_none());

@@ -107,7 +107,7 @@ where
         } else {
             inner.ask(&Invalidate::new(&keys, append)).await
         };
-        let written = inner.settle(answer, Target::Key(wire.clone()));
+        let written = inner.settle(answer, &Target::Key(wire.clone()));
         // After the floor was raised: the new entry must stand at or above it.
         let stripe = inner.stripe(&wire);
         let (here, fence) = inner.floors.here();
@@ -133,7 +133,7 @@ where
         let inner = &self.inner;
         let wire = checked_wire(key)?;
         let op = inner.invalidation(&wire)?;
-        inner.settle(inner.ask(&op).await, Target::Key(wire))
+        inner.settle(inner.ask(&op).await, &Target::Key(wire))
     }
 
     /// Removes everything that carries `tag`, on every instance, at the cost of one step however
@@ -147,7 +147,7 @@ where
     pub async fn invalidate_tag(&self, tag: &CacheTag) -> Result<Stamp, WriteError> {
         let inner = &self.inner;
         let op = inner.bump(tag.bytes())?;
-        inner.settle(inner.ask(&op).await, Target::Tag(tag.bytes().clone()))
+        inner.settle(inner.ask(&op).await, &Target::Tag(tag.bytes().clone()))
     }
 
     /// Removes everything that any instance has, at the cost of one step however much it is.
@@ -160,7 +160,7 @@ where
     pub async fn clear(&self) -> Result<Stamp, WriteError> {
         let inner = &self.inner;
         let op = inner.clearing()?;
-        let written = inner.settle(inner.ask(&op).await, Target::Everything);
+        let written = inner.settle(inner.ask(&op).await, &Target::Everything);
         inner.local.clear();
         written
     }
@@ -206,7 +206,7 @@ where
     fn settle(
         self: &Arc<Self>,
         answer: Result<Meta, BackendError>,
-        target: Target,
+        target: &Target,
     ) -> Result<Stamp, WriteError> {
         let result = match answer {
             Ok(meta) => {
@@ -216,13 +216,13 @@ where
             Err(error) => {
                 // Queued before it is fenced: a read that has seen the new fence must also see
                 // that what the server has is not to be used.
-                if self.recovery.queue(&target) {
+                if self.recovery.queue(target) {
                     self.start_repeating();
                 }
                 Err(self.queued(error))
             }
         };
-        self.agree(&target, result.as_ref().ok().copied());
+        self.agree(target, result.as_ref().ok().copied());
         result
     }
 
@@ -265,9 +265,13 @@ where
     /// Repeats one write as an invalidation.
     async fn repeat_one(&self, target: &Target) -> Result<(), BackendError> {
         let meta = match target {
-            Target::Key(wire) => self.ask(&self.invalidation(wire).map_err(unbuilt)?).await?,
-            Target::Tag(tag) => self.ask(&self.bump(tag).map_err(unbuilt)?).await?,
-            Target::Everything => self.ask(&self.clearing().map_err(unbuilt)?).await?,
+            Target::Key(wire) => {
+                self.ask(&self.invalidation(wire).map_err(|error| unbuilt(&error))?).await?
+            }
+            Target::Tag(tag) => self.ask(&self.bump(tag).map_err(|error| unbuilt(&error))?).await?,
+            Target::Everything => {
+                self.ask(&self.clearing().map_err(|error| unbuilt(&error))?).await?
+            }
         };
         self.agree(target, Some(meta.at));
         Ok(())
@@ -329,7 +333,7 @@ where
 }
 
 /// What is queued was built once before, so it can be built again; if not, it cannot be sent.
-fn unbuilt(error: WriteError) -> BackendError {
+fn unbuilt(error: &WriteError) -> BackendError {
     BackendError::NotSent(Outage::Down(error.to_string()))
 }
 

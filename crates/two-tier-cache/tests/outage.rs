@@ -123,8 +123,13 @@ async fn a_cache_alone_keeps_what_came_before_its_log_was_followed() {
     log.begun().await.unwrap();
     let hit = cache.get(&"first".to_owned()).await.unwrap();
     assert_eq!((&**hit, hit.freshness()), ("1", Freshness::Verified));
-    cache.invalidate(&"first".to_owned()).await.unwrap();
+    let stamp = cache.invalidate(&"first".to_owned()).await.unwrap();
     assert!(cache.get(&"first".to_owned()).await.is_none());
+    let put = cache.put(&"fourth".to_owned(), "4".to_owned()).await.unwrap();
+    assert!(put.seq > stamp.seq);
+    // Red when a cache alone applied its own messages: they came back after the put.
+    log.caught_up(put).await.unwrap();
+    assert!(cache.get(&"fourth".to_owned()).await.is_some());
     assert!(cache.get(&"second".to_owned()).await.is_some());
     assert!(cache.get(&"third".to_owned()).await.is_some());
     cache.clear().await.unwrap();

@@ -5,9 +5,9 @@
 
 mod common;
 
-use common::{PATIENCE, SlowLoad, node, pair, quick, until_gone};
+use common::{PATIENCE, SlowLoad, node, node_with, pair, quick, until_gone};
 use fleetwide_mem_backend::Memory;
-use fleetwide_testkit::eventually;
+use fleetwide_testkit::{SimClock, eventually};
 use fleetwide_two_tier_cache::{Freshness, Tier};
 
 fn key() -> String {
@@ -101,6 +101,24 @@ async fn who_asks_after_an_invalidation_does_not_join_a_load_from_before() {
     slow.finish();
     caller.await.unwrap().unwrap();
     assert_eq!(*a.cache.get(&key).await.unwrap(), "new");
+}
+
+/// The mark says that every write from before the bound is reflected; after a long load, that is
+/// for the log to say. Red when every load with a lease was marked as verified.
+#[tokio::test]
+async fn a_loaded_value_that_is_known_to_be_void_is_not_marked_as_verified() {
+    let (memory, namespace, clock) = (Memory::new(), common::namespace(), SimClock::new());
+    let ours = std::sync::Arc::new(clock.clone());
+    let executor = memory.executor().clone();
+    let a = node_with(executor, memory.bus(), &namespace, |b| b.clock(ours)).await;
+    let slow = SlowLoad::new();
+    let (cache, loader) = (a.cache.clone(), slow.loader("old"));
+    let caller = tokio::spawn(async move { cache.get_or_load(&key(), loader).await });
+    slow.began().await;
+    a.cache.invalidate(&key()).await.unwrap();
+    clock.advance(std::time::Duration::from_millis(1_001));
+    slow.finish();
+    assert_eq!(caller.await.unwrap().unwrap().freshness(), Freshness::Unverified);
 }
 
 #[tokio::test]

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{PATIENCE, SlowLoad, node_with, pair, quick};
-use fleetwide_mem_backend::Memory;
+use fleetwide_mem_backend::{Memory, MokaLocal};
 use fleetwide_testkit::{Drops, eventually};
-use fleetwide_two_tier_cache::{LoadError, Tier};
+use fleetwide_two_tier_cache::{Cache, LoadError, Tier};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -75,6 +75,37 @@ async fn a_panic_of_the_loader_is_an_error_for_its_callers_only() {
     let loaded = a.cache.get_or_load::<_, _, std::io::Error>(&key(), panicking).await;
     assert!(matches!(&loaded, Err(LoadError::Panicked(text)) if &**text == "out of range"));
     assert_eq!(*b.cache.get_or_load(&key(), quick("value")).await.unwrap(), "value");
+}
+
+/// What a value's own code does while it is encoded is no reason to lose the value, or to keep
+/// others waiting for the lease.
+#[tokio::test(start_paused = true)]
+async fn a_panic_while_a_value_is_encoded_costs_only_its_place_in_the_cache() {
+    let (memory, namespace) = (Memory::new(), common::namespace());
+    let build = || {
+        let local = MokaLocal::builder().bytes_max(1 << 20).build();
+        let executor = memory.executor().clone();
+        Cache::<String, Unwritable, ()>::builder(executor, &namespace, "values", local)
+            .build()
+            .unwrap()
+    };
+    let (a, b) = (build(), build());
+    let load = |_| async { Ok::<_, std::io::Error>(Unwritable) };
+    assert_eq!(a.get_or_load(&key(), load).await.unwrap().tier(), Tier::Load);
+    let released = || async { a.stats().loads_under_way == 0 };
+    eventually(PATIENCE, "the load has ended", released).await;
+    let asked = Instant::now();
+    b.get_or_load(&key(), load).await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct Unwritable;
+
+impl serde::Serialize for Unwritable {
+    fn serialize<S: serde::Serializer>(&self, _to: S) -> Result<S::Ok, S::Error> {
+        panic!("a mistake in the value's own code")
+    }
 }
 
 /// The other instance's loader says when it is done. Time stands still here as long as anybody can

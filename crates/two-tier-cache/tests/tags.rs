@@ -3,9 +3,10 @@
 mod common;
 
 use common::{Gate, PATIENCE, SlowLoad, node_with, pair, until_gone};
-use fleetwide_mem_backend::Memory;
+use fleetwide_core_traits::log::{Begin, Epoch, Stamp};
+use fleetwide_mem_backend::{Memory, MokaLocal};
 use fleetwide_testkit::eventually;
-use fleetwide_two_tier_cache::{CacheTag, LoadContext, PutOptions, Tier};
+use fleetwide_two_tier_cache::{Cache, CacheTag, LoadContext, PutOptions, Tier};
 
 fn tag(name: &str) -> CacheTag {
     CacheTag::new(name).unwrap()
@@ -107,4 +108,80 @@ async fn what_a_loader_says_is_done() {
     };
     a.cache.get_or_load_with(&key("plain"), bad).await.unwrap();
     assert_eq!(*a.cache.get(&key("plain")).await.unwrap(), "kept");
+}
+
+/// Red when the tags of a value that came too late for a bump stayed ignored: each instance that
+/// had waited for the one load then loaded once more.
+#[tokio::test]
+async fn a_bump_costs_one_load_however_many_instances_wait() {
+    let (a, b) = pair().await;
+    a.cache.put_with(&key("red"), key("old"), carrying("colour")).await.unwrap();
+    a.cache.invalidate_tag(&tag("colour")).await.unwrap();
+    let slow = SlowLoad::new();
+    let (cache, loader) = (a.cache.clone(), slow.loader("new"));
+    let first = tokio::spawn(async move {
+        let tagged = |context: LoadContext<String>| async move {
+            context.tag("colour").unwrap();
+            loader(context.into_key()).await
+        };
+        cache.get_or_load_with(&key("red"), tagged).await
+    });
+    slow.began().await;
+    let holding = b.executor.hold("cache_lease");
+    let cache = b.cache.clone();
+    let second =
+        tokio::spawn(
+            async move { cache.get_or_load(&key("red"), common::quick("loaded twice")).await },
+        );
+    holding.carried_out().await;
+    holding.release();
+    slow.finish();
+    first.await.unwrap().unwrap();
+    let hit = tokio::time::timeout(PATIENCE, second).await.unwrap().unwrap().unwrap();
+    assert_eq!((&**hit, hit.tier()), ("new", Tier::L2));
+}
+
+/// Red when floors of tags were zeroed before the epoch had changed: then a reader in between
+/// found the old epoch and no floor. Rounds of a real race, so it may take many.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bumped_value_is_not_served_while_a_history_begins() {
+    let (memory, namespace) = (Memory::new(), common::namespace());
+    let local = MokaLocal::builder().bytes_max(1 << 22).build();
+    let cache: Cache<String, String, _> =
+        Cache::builder(memory.executor().clone(), &namespace, "values", local).build().unwrap();
+    let follower = cache.follower();
+    let mut real = cache.put(&key("first"), key("first")).await.unwrap();
+    for round in 0..200_u64 {
+        let name = format!("k{round}");
+        follower.begin(real, Begin::Reset);
+        cache.put_with(&name, key("bumped"), carrying("colour")).await.unwrap();
+        assert!(cache.peek(&name).is_some());
+        real = cache.invalidate_tag(&tag("colour")).await.unwrap();
+        let other = Stamp { epoch: Epoch((round + 1).to_be_bytes()), seq: 0 };
+        let (reader, follower) = (cache.clone(), follower.clone());
+        let begins = std::thread::spawn(move || follower.begin(other, Begin::Reset));
+        while !begins.is_finished() {
+            assert!(reader.peek(&name).is_none(), "round {round}");
+        }
+        begins.join().unwrap();
+    }
+}
+
+/// Red when L1 weighed values alone.
+#[tokio::test]
+async fn tags_count_against_the_budget_of_l1() {
+    let (memory, namespace) = (Memory::new(), common::namespace());
+    let local = MokaLocal::builder().bytes_max(1 << 20).build();
+    let cache: Cache<String, String, _> =
+        Cache::builder(memory.executor().clone(), &namespace, "values", local.clone())
+            .build()
+            .unwrap();
+    for number in 0..100 {
+        let options = (0..32).fold(PutOptions::default(), |options, place| {
+            options.tag(tag(&format!("{number}-{place}-{}", "x".repeat(490))))
+        });
+        cache.put_with(&format!("k{number}"), key("v"), options).await.unwrap();
+    }
+    local.settle();
+    assert!(cache.stats().l1_entries < 70, "{:?}", cache.stats());
 }

@@ -55,9 +55,11 @@ pub(crate) async fn get(With(state): With<State>, Name(key): Name) -> Result<Res
     Ok((content_type, told(&hit), Bytes::clone(hit.value())).into_response())
 }
 
-/// `DELETE /cache/{key}`: on every node.
+/// `DELETE /cache/{key}`: on every node, together with what `/load` has loaded for the key.
 pub(crate) async fn delete(With(state): With<State>, Name(key): Name) -> Result<Response, Problem> {
-    written(state.cache.invalidate(&key).await)
+    let (stored, loaded) =
+        tokio::join!(state.cache.invalidate(&key), state.loaded.invalidate(&key));
+    written(stored.and(loaded))
 }
 
 /// `DELETE /cache/tags/{tag}`: all keys that were stored with the tag, on every node.
@@ -68,9 +70,10 @@ pub(crate) async fn delete_tag(
     written(state.cache.invalidate_tag(&parsed(&tag)?).await)
 }
 
-/// `DELETE /cache`: all keys, on every node.
+/// `DELETE /cache`: all keys, on every node, together with all that `/load` has loaded.
 pub(crate) async fn clear(With(state): With<State>) -> Result<Response, Problem> {
-    written(state.cache.clear().await)
+    let (stored, loaded) = tokio::join!(state.cache.clear(), state.loaded.clear());
+    written(stored.and(loaded))
 }
 
 /// What a hit says about itself.

@@ -37,10 +37,22 @@ pub(crate) async fn put(
 ) -> Result<Response, Problem> {
     let value = String::from_utf8(value.into())
         .map_err(|_| Problem::bad_request("a source value is text in UTF-8"))?;
+    // In a task of its own: a client that leaves in between must not leave the origin changed and
+    // the caches as they were.
+    let changing = tokio::spawn(change(state, key, value, params.invalidate.unwrap_or(true)));
+    changing.await.unwrap_or_else(|_| Err(Problem::unavailable("this node is stopping")))
+}
+
+async fn change(
+    state: State,
+    key: String,
+    value: String,
+    invalidate: bool,
+) -> Result<Response, Problem> {
     let set = state.source.write(&key, value).await;
     let may_have_changed = set.as_ref().map_or_else(BackendError::may_have_happened, |()| true);
     let mut answer = Ok(StatusCode::NO_CONTENT.into_response());
-    if may_have_changed && params.invalidate.unwrap_or(true) {
+    if may_have_changed && invalidate {
         answer = cache::written(state.loaded.invalidate(&key).await);
     }
     match set {
