@@ -20,6 +20,9 @@ const CALLERS: u64 = 16 * 1024;
 const MAX: u64 = 100_000;
 const BURST: u64 = 100_000;
 
+/// What stands between ours and the floor.
+const OVERHEAD: &str = "below the floor: naming the key, a second deadline, counting and timing";
+
 fn main() {
     let runtime = runtime();
     let server = runtime.block_on(Server::start());
@@ -53,7 +56,7 @@ fn ask<A: Algorithm>(
         let mut contest = Contest::new(Measure::Rate, effort, on_tasks(runtime, tasks, &bare));
         let spread = contest.ratio(on_tasks(runtime, tasks, &ours));
         let row = Row::new(format!("{name}, {}", counted(tasks)), spread);
-        answer.row(if tasks == 64 { row.target(">= 0.85") } else { row });
+        answer.row(if tasks == 64 { row.target(">= 0.85").note(OVERHEAD) } else { row });
     }
 }
 
