@@ -28,9 +28,8 @@ fn main() {
     let beyond = rounds(|| thousandths(per_hit(&ours) - per_hit(&bare)));
     answer.row(Row::new("**ours**, beyond the bare moka below", beyond).target("<= 0"));
     answer.row(
-        Row::new("bare moka", rounds(|| per_hit(&bare))).note(
-            "one in about 128 hits: the collector of the epochs that its table is read under",
-        ),
+        Row::new("bare moka", rounds(|| per_hit(&bare)))
+            .note("one in about 128 hits: moka's own housekeeping"),
     );
     for (name, make) in PEERS {
         let hits = make(runtime.handle());

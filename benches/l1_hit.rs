@@ -20,8 +20,8 @@ const PEERS: [(&str, Make); 4] = [
 ];
 
 /// What stands between ours and the floor.
-const OVERHEAD: &str = "above the floor: one reading of a clock that goes on in suspend (most of \
-     it), the floors, one counter";
+const OVERHEAD: &str = "above the floor: one reading of a clock that goes on in suspend, \
+     the floors, one counter";
 
 fn main() {
     let runtime = runtime();

@@ -50,18 +50,6 @@ impl Row {
         Self { target: Some(target), ..self }
     }
 
-    /// Says what stands in the way, if the median misses the target that was set before.
-    #[must_use]
-    pub fn or_else_because(self, why: &str) -> Self {
-        if self.is_missed() { self.note(why) } else { self }
-    }
-
-    fn is_missed(&self) -> bool {
-        let bound = |sign| self.target?.strip_prefix(sign)?.trim().parse::<f64>().ok();
-        bound("<=").is_some_and(|most| self.ratio_median > most)
-            || bound(">=").is_some_and(|least| self.ratio_median < least)
-    }
-
     /// Adds a remark.
     #[must_use]
     pub fn note(self, note: impl Into<String>) -> Self {
@@ -110,23 +98,4 @@ impl Answer {
 fn show(line: &str) {
     // A reader who went away is no reason to stop measuring.
     let _ = writeln!(io::stdout().lock(), "{line}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Row;
-    use crate::contest::Spread;
-
-    fn remark(median: f64, target: &'static str) -> Option<String> {
-        let row = Row::new("a row", Spread { median, low: 0.0, high: 9.0 });
-        row.target(target).or_else_because("it decodes").note
-    }
-
-    #[test]
-    fn only_a_target_that_is_missed_is_explained() {
-        assert_eq!(remark(1.31, "<= 1.3").as_deref(), Some("it decodes"));
-        assert_eq!(remark(1.3, "<= 1.3"), None);
-        assert_eq!(remark(0.84, ">= 0.85").as_deref(), Some("it decodes"));
-        assert_eq!(remark(0.85, ">= 0.85"), None);
-    }
 }
