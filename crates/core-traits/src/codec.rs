@@ -10,6 +10,10 @@ use bytes::Bytes;
 /// not the process.
 pub const VALUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// How deep a decoder follows a value into itself: lists, maps, structs, enums and options each
+/// count as one level. A thread has no more stack than that for large types in a debug build.
+pub const DEPTH_MAX: usize = 128;
+
 /// Turns values into bytes of some [`FormatId`], and bytes of any known format into values.
 ///
 /// The id travels with the bytes, so a fleet can change the format it writes without a flush:
@@ -27,6 +31,12 @@ pub trait Codec<V>: Send + Sync + 'static {
     /// [`CodecError`] if the format is unknown or the bytes are no such value. Never panics and
     /// never allocates more than the bytes can mean.
     fn decode(&self, format: FormatId, bytes: &[u8]) -> Result<V, CodecError>;
+
+    /// Tells versions of the type apart: instances whose numbers differ keep their values of one
+    /// key side by side, and never decode each other's. Default: 0, as if there was one version.
+    fn schema(&self) -> u32 {
+        0
+    }
 }
 
 /// The number of a format on the wire. 0 to 31 are ours; the rest is free for users.
@@ -40,6 +50,10 @@ impl FormatId {
     pub const BINCODE: Self = Self(1);
     /// `Format::Json`.
     pub const JSON: Self = Self(2);
+    /// `Format::MessagePack`.
+    pub const MESSAGE_PACK: Self = Self(3);
+    /// `Format::Postcard`.
+    pub const POSTCARD: Self = Self(4);
 }
 
 /// A codec for bytes that are stored as they are.

@@ -6,7 +6,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_core::Stream;
 
-use crate::{BackendError, Bus, Channel, ErasedOp, Executor, Key, Script, Signal, Store, Ttl};
+use crate::{
+    BackendError, Bus, Channel, ErasedOp, Executor, Key, Replicas, Script, Signal, Store, Ttl,
+};
 
 /// One of two backends. It is itself an [`Executor`], [`Store`] or [`Bus`] if both are.
 #[derive(Clone, Debug)]
@@ -29,6 +31,17 @@ impl<A: Executor, B: Executor> Executor for Either<A, B> {
         match self {
             Self::Left(left) => left.execute_many(ops).await,
             Self::Right(right) => right.execute_many(ops).await,
+        }
+    }
+
+    async fn execute_replicated(
+        &self,
+        op: &mut dyn ErasedOp,
+        replicas: Replicas,
+    ) -> Result<usize, BackendError> {
+        match self {
+            Self::Left(left) => left.execute_replicated(op, replicas).await,
+            Self::Right(right) => right.execute_replicated(op, replicas).await,
         }
     }
 

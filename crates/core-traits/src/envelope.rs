@@ -4,7 +4,7 @@
 //! 0   2  magic "FW"
 //! 2   1  version, 1
 //! 3   1  format of the payload (FormatId)
-//! 4   1  flags: 1 = payload is zstd, 2 = negative entry (no payload)
+//! 4   1  flags: 1 = payload is zstd, 2 = negative entry (no payload), 4 = what follows the tags is sealed
 //! 5   4  schema fingerprint of the type; 0 = none
 //! 9   8  soft ttl in ms, counted from when it was stored; 0 = none
 //! 17  4  what loading it cost, µs
@@ -25,7 +25,10 @@ const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 26;
 const FLAG_ZSTD: u8 = 1;
 const FLAG_NEGATIVE: u8 = 2;
+const FLAG_SEALED: u8 = 4;
+const FLAGS_AT: usize = 4;
 const TAGS_MAX: usize = 255;
+const SCHEMA_AT: usize = 5;
 
 /// What stands in front of a cached value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct EnvelopeHead {
     pub compressed: bool,
     /// Whether this entry says that the origin has no such value.
     pub negative: bool,
+    /// Whether the payload is protected by a [`Seal`](crate::Seal), after it was compressed.
+    pub sealed: bool,
     /// Tells versions of a type apart; 0 if nobody does.
     pub schema: u32,
     /// Time after which the value should be refreshed, counted from when it was stored.
@@ -64,6 +69,7 @@ impl EnvelopeHead {
             format,
             compressed: false,
             negative: false,
+            sealed: false,
             schema: 0,
             soft_ttl: None,
             load_cost: Duration::ZERO,
@@ -81,7 +87,9 @@ impl EnvelopeHead {
         if self.tags.len() > TAGS_MAX || longest > usize::from(u16::MAX) {
             return Err(EnvelopeError::Tags);
         }
-        let flags = u8::from(self.compressed) * FLAG_ZSTD + u8::from(self.negative) * FLAG_NEGATIVE;
+        let flags = u8::from(self.compressed) * FLAG_ZSTD
+            + u8::from(self.negative) * FLAG_NEGATIVE
+            + u8::from(self.sealed) * FLAG_SEALED;
         let soft_ttl_ms = self.soft_ttl.map_or(0, |ttl| ttl.as_millis().max(1));
         to.extend_from_slice(MAGIC);
         to.extend([VERSION, self.format.0, flags]);
@@ -99,6 +107,13 @@ impl EnvelopeHead {
 }
 
 impl Envelope {
+    /// The schema of an envelope that is not taken apart; 0 if it is too short to have one.
+    ///
+    /// A reader picks the variant of its own schema by it, before anything else is looked at.
+    pub fn schema_of(bytes: &[u8]) -> u32 {
+        u32::from_be_bytes(take(bytes, SCHEMA_AT))
+    }
+
     /// Takes an envelope apart; the payload shares the memory of `bytes`.
     ///
     /// # Errors
@@ -112,8 +127,8 @@ impl Envelope {
         if head[2] != VERSION {
             return Err(EnvelopeError::Version(head[2]));
         }
-        let flags = head[4];
-        if flags & !(FLAG_ZSTD | FLAG_NEGATIVE) != 0 {
+        let flags = head[FLAGS_AT];
+        if flags & !(FLAG_ZSTD | FLAG_NEGATIVE | FLAG_SEALED) != 0 {
             return Err(EnvelopeError::Flags(flags));
         }
         let soft_ttl_ms = u64::from_be_bytes(take(head, 9));
@@ -126,17 +141,40 @@ impl Envelope {
             format: FormatId(head[3]),
             compressed: flags & FLAG_ZSTD != 0,
             negative: flags & FLAG_NEGATIVE != 0,
-            schema: u32::from_be_bytes(take(head, 5)),
+            sealed: flags & FLAG_SEALED != 0,
+            schema: u32::from_be_bytes(take(head, SCHEMA_AT)),
             soft_ttl: (soft_ttl_ms > 0).then(|| Duration::from_millis(soft_ttl_ms)),
             load_cost: Duration::from_micros(u32::from_be_bytes(take(head, 17)).into()),
             plain_len,
             tags,
         };
         let payload = bytes.slice(payload_at..);
-        if !head.compressed && payload.len() != plain_len as usize {
+        if !head.compressed && !head.sealed && payload.len() != plain_len as usize {
             return Err(EnvelopeError::Length);
         }
         Ok(Self { head, payload })
+    }
+}
+
+/// For what stands between an envelope and the server.
+impl Envelope {
+    /// Where the payload begins.
+    ///
+    /// # Errors
+    /// [`EnvelopeError`] if it ends before that.
+    pub fn payload_at(bytes: &Bytes) -> Result<usize, EnvelopeError> {
+        let count = *bytes.get(HEAD_BYTES - 1).ok_or(EnvelopeError::Short)?;
+        Ok(read_tags(bytes, count)?.1)
+    }
+
+    /// A head, as bytes, that says whether its payload is sealed.
+    pub fn protected_head(head: &[u8], sealed: bool) -> Vec<u8> {
+        let mut head = head.to_vec();
+        if let Some(flags) = head.get_mut(FLAGS_AT) {
+            *flags &= !FLAG_SEALED;
+            *flags |= u8::from(sealed) * FLAG_SEALED;
+        }
+        head
     }
 }
 
@@ -209,6 +247,7 @@ mod tests {
             format: FormatId::JSON,
             compressed: true,
             negative: false,
+            sealed: false,
             schema: 7,
             soft_ttl: Some(Duration::from_secs(1)),
             load_cost: Duration::from_micros(1_500),
@@ -230,7 +269,7 @@ mod tests {
         };
         assert_eq!(with(0, b'G'), EnvelopeError::Magic);
         assert_eq!(with(2, 2), EnvelopeError::Version(2));
-        assert_eq!(with(4, 4), EnvelopeError::Flags(4));
+        assert_eq!(with(4, 8), EnvelopeError::Flags(8));
         assert_eq!(with(21, 0xff), EnvelopeError::TooLarge(0xff00_0001));
         assert_eq!(with(24, 9), EnvelopeError::Length);
         assert_eq!(with(25, 1), EnvelopeError::Short);

@@ -22,25 +22,29 @@ mod codec;
 mod either;
 mod envelope;
 mod error;
-#[cfg(any(feature = "bincode", feature = "json"))]
+mod fingerprint;
+#[cfg(any(feature = "bincode", feature = "json", feature = "msgpack", feature = "postcard"))]
 mod format;
 mod health;
 mod key;
 mod local;
 pub mod log;
 mod op;
+mod replicas;
 mod script;
+mod seal;
 mod store;
 mod ttl;
 mod wire;
 
 pub use bus::{Bus, Signal};
 pub use clock::{Clock, MonoTime, ServerTime, SystemClock};
-pub use codec::{Codec, CodecError, FormatId, Raw, VALUE_BYTES_MAX};
+pub use codec::{Codec, CodecError, DEPTH_MAX, FormatId, Raw, VALUE_BYTES_MAX};
 pub use either::{Either, EitherStream};
 pub use envelope::{Envelope, EnvelopeError, EnvelopeHead};
 pub use error::{BackendError, Malformed, Outage, Rejection, RejectionKind};
-#[cfg(any(feature = "bincode", feature = "json"))]
+pub use fingerprint::fingerprint;
+#[cfg(any(feature = "bincode", feature = "json", feature = "msgpack", feature = "postcard"))]
 pub use format::{Format, Serde};
 pub use health::Health;
 pub use key::{Channel, Key, KeyError, Namespace, NamespaceError, Tag};
@@ -48,7 +52,9 @@ pub use local::Local;
 pub use op::{
     ApplyError, AtomicOp, Cells, Effects, ErasedOp, Executor, ExecutorExt, Message, Write,
 };
+pub use replicas::{Replicas, Replicated};
 pub use script::{Script, ScriptClock};
+pub use seal::{Seal, SealError};
 pub use store::Store;
 pub use ttl::{Ttl, TtlError};
 pub use wire::{ArgSink, Wire};

@@ -12,7 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::{ArgSink, BackendError, Channel, Key, Malformed, Script, ServerTime, Wire};
+use crate::{
+    ArgSink, BackendError, Channel, Key, Malformed, Replicas, Replicated, Script, ServerTime, Wire,
+};
 
 /// One atomic step on shared state: a script for a server, and a pure twin of it for this process.
 ///
@@ -253,6 +255,28 @@ pub trait Executor: Send + Sync + 'static {
         }
     }
 
+    /// Runs one op, and then waits until so many replicas have it. Returns how many have
+    /// acknowledged that they do, also when they are too few; 0 where there is no replica, or where
+    /// it cannot be known, which is what an executor that does not override this says.
+    ///
+    /// # Errors
+    /// As for [`execute`](Self::execute), and only for the op itself: when the wait fails, the op
+    /// was carried out all the same, and nobody is known to have it.
+    ///
+    /// # Cancel safety
+    /// As for [`execute`](Self::execute).
+    fn execute_replicated(
+        &self,
+        op: &mut dyn ErasedOp,
+        replicas: Replicas,
+    ) -> impl Future<Output = Result<usize, BackendError>> + Send {
+        let _ = replicas;
+        async move {
+            self.execute(op).await?;
+            Ok(0)
+        }
+    }
+
     /// Names scripts that will be used, so that a backend can load them on each new connection.
     fn prepare(&self, scripts: &[&'static Script]);
 }
@@ -274,6 +298,26 @@ pub trait ExecutorExt: Executor {
             let mut call = Call { op, reply: None };
             self.execute(&mut call).await?;
             call.take()
+        }
+    }
+
+    /// Runs `op`, and then waits until so many replicas have it.
+    ///
+    /// # Errors
+    /// [`BackendError`] of the op itself. Too few replicas are no error here: the answer says how
+    /// many they are.
+    ///
+    /// # Cancel safety
+    /// As for [`run`](Self::run).
+    fn run_replicated<O: AtomicOp>(
+        &self,
+        op: &O,
+        replicas: Replicas,
+    ) -> impl Future<Output = Result<Replicated<O::Reply>, BackendError>> + Send {
+        async move {
+            let mut call = Call { op, reply: None };
+            let acknowledged = self.execute_replicated(&mut call, replicas).await?;
+            Ok(Replicated { reply: call.take()?, acknowledged })
         }
     }
 

@@ -1,6 +1,6 @@
 //! A map that stays under a budget of bytes: moka, with what it leaves to its users.
 
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -23,6 +23,7 @@ pub(crate) type Builder<K, V> = CacheBuilder<K, Weighed<V>, Cache<K, Weighed<V>>
 /// Cheap to clone: all clones are one map.
 pub(crate) struct Bounded<K, V> {
     cache: Cache<K, Weighed<V>, RandomState>,
+    hasher: RandomState,
     /// The heaviest entry that is kept.
     weight_max: u64,
     unsettled: Arc<AtomicU64>,
@@ -48,8 +49,9 @@ where
         let unsettled_max = bytes_max / UNSETTLED_PART;
         let weight_max = bytes_max - unsettled_max;
         let builder = CacheBuilder::new(weight_max).weigher(|_, entry: &Weighed<V>| entry.weight);
-        let cache = options(builder).build_with_hasher(RandomState::default());
-        Self { cache, weight_max, unsettled: Arc::default(), unsettled_max }
+        let hasher = RandomState::default();
+        let cache = options(builder).build_with_hasher(hasher.clone());
+        Self { cache, hasher, weight_max, unsettled: Arc::default(), unsettled_max }
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<V> {
@@ -68,6 +70,21 @@ where
         if unsettled > self.unsettled_max {
             self.settle();
         }
+    }
+
+    /// The hash that the table uses, for others who need one of a key.
+    pub(crate) fn hash(&self, key: &K) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// Whether an entry of this weight finds room only if another one leaves, as far as was counted.
+    pub(crate) fn is_full_for(&self, weight: u32) -> bool {
+        self.cache.weighted_size() + u64::from(weight) > self.weight_max
+    }
+
+    /// Whether the key has a value. It does not count as asking for it.
+    pub(crate) fn contains(&self, key: &K) -> bool {
+        self.cache.contains_key(key)
     }
 
     pub(crate) fn remove(&self, key: &K) -> Option<V> {
@@ -97,6 +114,7 @@ impl<K, V> Clone for Bounded<K, V> {
     fn clone(&self) -> Self {
         Self {
             cache: self.cache.clone(),
+            hasher: self.hasher.clone(),
             weight_max: self.weight_max,
             unsettled: Arc::clone(&self.unsettled),
             unsettled_max: self.unsettled_max,

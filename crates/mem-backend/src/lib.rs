@@ -33,6 +33,7 @@
 
 mod bounded;
 mod bus;
+mod door;
 mod exec;
 mod local;
 mod memory;

@@ -3,18 +3,20 @@
 use std::fmt;
 use std::hash::Hash;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use fleetwide_core_traits::Local;
 
 use crate::bounded::{Bounded, ENTRY_BYTES};
+use crate::door::Door;
 
 /// Enough for tens of thousands of ordinary values, and unnoticed in most services.
 const BYTES_MAX_DEFAULT: u64 = 64 * 1024 * 1024;
 
 /// A [`Local`] tier on [`moka::sync`], weighed in bytes. Cheap to clone: all clones are one tier.
 ///
-/// What is asked for often stays, what is asked for once goes first (TinyLFU): a new value may be
-/// forgotten at once while the tier is full. A hit clones the value, so `V` should be an `Arc` or
+/// What is asked for often stays, what is asked for once goes first (TinyLFU): while the tier is
+/// full, a new value is forgotten at once, and comes in when it is inserted again before long. A hit clones the value, so `V` should be an `Arc` or
 /// as cheap; beyond that it does not allocate.
 ///
 /// An entry weighs what [`insert`](Local::insert) is told plus 256 bytes for its place in the
@@ -32,6 +34,7 @@ const BYTES_MAX_DEFAULT: u64 = 64 * 1024 * 1024;
 /// ```
 pub struct MokaLocal<K, V> {
     entries: Bounded<K, V>,
+    door: Arc<Door>,
     /// What an entry weighs at least, which is how their number is bounded.
     weight_min: u32,
 }
@@ -66,6 +69,13 @@ where
 
     fn insert(&self, key: K, value: V, weight: u32) {
         let weight = weight.saturating_add(ENTRY_BYTES).max(self.weight_min);
+        // Who has a place gets the new value, or the old one would stay.
+        if self.entries.is_full_for(weight)
+            && !self.door.was_here(self.entries.hash(&key))
+            && !self.entries.contains(&key)
+        {
+            return;
+        }
         self.entries.insert(key, value, weight);
     }
 
@@ -88,7 +98,11 @@ where
 
 impl<K, V> Clone for MokaLocal<K, V> {
     fn clone(&self) -> Self {
-        Self { entries: self.entries.clone(), weight_min: self.weight_min }
+        Self {
+            entries: self.entries.clone(),
+            door: Arc::clone(&self.door),
+            weight_min: self.weight_min,
+        }
     }
 }
 
@@ -130,15 +144,19 @@ impl MokaLocalBuilder {
         K: Eq + Hash + Send + Sync + 'static,
         V: Clone + Send + Sync + 'static,
     {
-        let Some(entries_max) = self.entries_max else {
-            return MokaLocal {
-                entries: Bounded::new(self.bytes_max, |cache| cache),
-                weight_min: 0,
-            };
+        let (bytes_max, weight_min) = match self.entries_max {
+            None => (self.bytes_max, 0),
+            Some(entries_max) => {
+                // An entry weighs at most `u32::MAX`; with few entries that bounds the budget.
+                let bytes_max =
+                    self.bytes_max.min(entries_max.get().saturating_mul(u32::MAX.into()));
+                (bytes_max, bytes_max.div_ceil(entries_max.get()) as u32)
+            }
         };
-        // An entry weighs at most `u32::MAX`; with few entries that bounds the budget.
-        let bytes_max = self.bytes_max.min(entries_max.get().saturating_mul(u32::MAX.into()));
-        let weight_min = bytes_max.div_ceil(entries_max.get()) as u32;
-        MokaLocal { entries: Bounded::new(bytes_max, |cache| cache), weight_min }
+        MokaLocal {
+            entries: Bounded::new(bytes_max, |cache| cache),
+            door: Arc::new(Door::new(bytes_max)),
+            weight_min,
+        }
     }
 }

@@ -203,3 +203,45 @@ fn tier_forgets_what_it_is_told_to() {
     tier.settle();
     assert_eq!(tier.len(), 1);
 }
+
+/// Red without the door: then each value of a scan is inserted, and pushes out one that was asked
+/// for as seldom.
+#[test]
+fn full_tier_takes_a_stranger_in_the_second_time() {
+    let tier: MokaLocal<u64, u64> = MokaLocal::builder().bytes_max(MIB).build();
+    for key in 0..10_000 {
+        tier.insert(key, key, 256);
+    }
+    tier.settle();
+    let (len, new) = (tier.len(), 20_000..20_500);
+    let taken = || {
+        let taken = new.clone().filter(|&key| {
+            tier.insert(key, key, 256);
+            tier.get(&key).is_some()
+        });
+        taken.count()
+    };
+    let (first, second) = (taken(), taken());
+    assert!(
+        first < 50 && second > 4 * first,
+        "{first} strangers came in, {second} who were here before"
+    );
+    tier.settle();
+    assert_eq!(tier.len(), len);
+}
+
+/// Red if the door were asked alone: the old value would stay.
+#[test]
+fn full_tier_takes_a_new_value_of_a_key_that_it_has() {
+    let tier: MokaLocal<u64, u64> = MokaLocal::builder().bytes_max(MIB).build();
+    for key in 0..10_000 {
+        tier.insert(key, 1, 256);
+    }
+    tier.settle();
+    let held: Vec<u64> = (0..10_000).filter(|key| tier.get(key).is_some()).collect();
+    assert!(held.len() > 1_000);
+    for key in held {
+        tier.insert(key, 2, 256);
+        assert_ne!(tier.get(&key), Some(1));
+    }
+}

@@ -9,7 +9,7 @@ use fleetwide_core_traits::{ArgSink, BackendError, Outage, Wire};
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
-    ProtocolVersion, RedisConnectionInfo, RedisWrite,
+    ProtocolVersion, RedisConnectionInfo, RedisWrite, Value,
 };
 use socket2::TcpKeepalive;
 use tokio::time::timeout;
@@ -158,16 +158,25 @@ impl Exclusive {
         command: Command,
         deadline: Duration,
     ) -> Result<Wire, BackendError> {
+        reply::answer(self.send(&command.0, deadline).await?)
+    }
+
+    /// The same with what the server says, which may be an error reply.
+    pub(crate) async fn send(
+        &mut self,
+        command: &Cmd,
+        deadline: Duration,
+    ) -> Result<Value, BackendError> {
         let gone = || BackendError::NotSent(Outage::Disconnected("a call had no answer".into()));
         let Some(connection) = self.connection.as_mut().filter(|_| !self.dirty) else {
             return Err(gone());
         };
         // Until the reply is here; a dropped call leaves it so.
         self.dirty = true;
-        match timeout(deadline, connection.send_packed_command(&command.0)).await {
+        match timeout(deadline, connection.send_packed_command(command)).await {
             Ok(Ok(value)) => {
                 self.dirty = false;
-                reply::answer(value)
+                Ok(value)
             }
             Ok(Err(error)) => Err(reply::failure(&error)),
             Err(_) => Err(BackendError::Unknown(Outage::Deadline(deadline))),

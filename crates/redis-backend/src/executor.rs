@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetwide_core_traits::{
-    ArgSink, BackendError, ErasedOp, Executor, Malformed, Script, ScriptClock,
+    ArgSink, BackendError, ErasedOp, Executor, Malformed, Replicas, Script, ScriptClock,
 };
 use redis::{Cmd, Pipeline, RedisWrite, Value};
 
+use crate::exclusive::{Command, Exclusive};
 use crate::handle::Handle;
 use crate::shared::{Budget, Shared};
 
@@ -104,8 +105,43 @@ impl Executor for RedisExecutor {
             .collect()
     }
 
+    /// On a connection of its own: `WAIT` speaks of the writes of the connection that sends it.
+    async fn execute_replicated(
+        &self,
+        op: &mut dyn ErasedOp,
+        replicas: Replicas,
+    ) -> Result<usize, BackendError> {
+        let shared = &self.handle.shared;
+        let within = shared.limits.command_timeout;
+        let mut own = self.handle.pool.get().await?;
+        let mut value = own.send(&command_for(shared, op, Form::Hash), within).await?;
+        if is_missing(&value) {
+            shared.scripts.reload();
+            value = own.send(&command_for(shared, op, Form::Text), within).await?;
+        }
+        op.decode(shared.answer(value)?)?;
+        Ok(acknowledged(&mut own, replicas, within).await)
+    }
+
     fn prepare(&self, scripts: &[&'static Script]) {
         self.handle.shared.scripts.add(scripts);
+    }
+}
+
+/// How many replicas have what `own` has written. The write was carried out, so no answer is not
+/// its failure: then nobody is known to have it.
+async fn acknowledged(own: &mut Exclusive, replicas: Replicas, trip: Duration) -> usize {
+    // 0 would be for ever.
+    let millis = i64::try_from(replicas.within.as_millis()).unwrap_or(i64::MAX).max(1);
+    let wait = Command::new("WAIT").int(replicas.count.into()).int(millis);
+    let deadline = replicas.within.saturating_add(trip);
+    let answer = own.run(wait, deadline).await.and_then(|reply| Ok(reply.into_unsigned()?));
+    match answer {
+        Ok(count) => usize::try_from(count).unwrap_or(usize::MAX),
+        Err(error) => {
+            tracing::debug!(%error, "it is not known which replicas have a write");
+            0
+        }
     }
 }
 

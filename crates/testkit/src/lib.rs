@@ -9,8 +9,11 @@
 //!    [`eventually`] for the promised result. It never sleeps to be right.
 //!
 //! Beside them: [`SimClock`] for time that stands still until the test moves it, [`Drops`] for
-//! futures dropped at every await point, [`seed`] for randomness that can be had again, and
+//! futures dropped at every await point, [`Recorder`] and
+//! [`Checker`] for histories of a cache and whether they kept its promises, [`seed`] for randomness that can be had again, and
 //! [`RespConnection`], a client of our own, so that no test is judged by the library it tests.
+//!
+//! [`World`] is a fleet of simulated nodes of real code, for what no test can order by hand.
 //!
 //! Nothing is skipped when Redis is missing: [`RedisServer::start`] fails and says what to install.
 //!
@@ -34,9 +37,12 @@
 //! ```
 
 mod acl;
+mod checker;
 mod clock;
 mod drops;
+mod history;
 mod port;
+mod program;
 mod proxy;
 mod redis;
 mod resp;
@@ -44,13 +50,22 @@ mod seed;
 pub mod suite;
 mod temp;
 mod wait;
+mod world;
 
 pub use acl::Acl;
+pub use checker::{Checker, Histogram, Report, Rule, Violation};
 pub use clock::SimClock;
 pub use drops::{DropPoint, Drops, Ended};
+pub use history::{
+    Client, Event, FoundIn, History, LoadSpan, Mark, OriginSpan, Outcome, Process, Read, ReadSpan,
+    Recorder, Seen, Span, Target, WriteId, WriteSpan,
+};
 pub use port::ReservedPort;
+pub use program::Program;
 pub use proxy::{Direction, Fault, Proxy, ProxyStats};
 pub use redis::{ClientKind, DefaultUser, RedisBuilder, RedisServer, SpawnError};
 pub use resp::{Reply, RespConnection, RespError, decode, encode};
 pub use seed::{Seed, seed};
+pub use temp::TempDir;
 pub use wait::{eventually, unique_namespace};
+pub use world::{Remote, RemoteSubscription, Site, Weather, World, WorldTime};

@@ -121,6 +121,22 @@ impl Proxy {
         self.shared.faults.send_replace(Faults::default());
     }
 
+    /// Ends all connections and then all faults.
+    ///
+    /// The end of a loss that a real network could have: TCP loses the tail of a connection and
+    /// never bytes out of its middle, so a connection that lost some must not go on.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves the proxy refusing.
+    pub async fn pass_anew(&self) {
+        self.refuse();
+        while self.stats().live > 0 {
+            self.cut();
+            sleep(Duration::from_millis(1)).await;
+        }
+        self.pass();
+    }
+
     /// Sets the fault of one direction and leaves the other as it is.
     pub fn set(&self, direction: Direction, fault: Fault) {
         self.shared.faults.send_modify(|faults| match direction {

@@ -2,10 +2,11 @@
 
 mod admin;
 mod builder;
-mod process;
+pub(crate) mod process;
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -171,6 +172,49 @@ impl RedisServer {
         self.launch().await
     }
 
+    /// Kills the server if it runs, and starts it again on the same port with nothing, also with
+    /// [`RedisBuilder::append_only`].
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves the server down.
+    pub async fn restart_empty(&self) -> Result<(), SpawnError> {
+        self.kill();
+        remove(&self.snapshot_path()).map_err(SpawnError::io("remove the old data"))?;
+        remove(&self.append_only_path()).map_err(SpawnError::io("remove the old data"))?;
+        self.launch().await
+    }
+
+    /// Copies what the append-only file holds now, for [`restart_from_copy`](Self::restart_from_copy).
+    ///
+    /// # Errors
+    /// [`SpawnError::Io`], also without [`RedisBuilder::append_only`].
+    pub fn copy_data(&self) -> Result<(), SpawnError> {
+        let copying = || {
+            remove(&self.copy_path())?;
+            copy(&self.append_only_path(), &self.copy_path())
+        };
+        copying().map_err(SpawnError::io("copy the data"))
+    }
+
+    /// Kills the server, and starts it again on the same port with the data that
+    /// [`copy_data`](Self::copy_data) has kept: all that was written since is lost, as after a
+    /// restore from a backup.
+    ///
+    /// # Errors
+    /// [`SpawnError::Io`], also if nothing was copied.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves the server down.
+    pub async fn restart_from_copy(&self) -> Result<(), SpawnError> {
+        self.kill();
+        let putting_back = || {
+            remove(&self.append_only_path())?;
+            copy(&self.copy_path(), &self.append_only_path())
+        };
+        putting_back().map_err(SpawnError::io("put the old data back"))?;
+        self.launch().await
+    }
+
     /// Saves all data, kills the server and starts it again on the same port with the data.
     ///
     /// # Errors
@@ -248,6 +292,22 @@ impl RedisServer {
         self.wait_until(Result::is_ok).await
     }
 
+    /// Returns when a replica has its primary's data. On an error no process is left.
+    async fn linked(&self) -> Result<(), SpawnError> {
+        let deadline = Instant::now() + READY_DEADLINE;
+        let unwanted = KillUnless::armed(self);
+        while !self.is_linked().await? {
+            self.check_running()?;
+            if Instant::now() > deadline {
+                let last = RespError::Refused("the primary was not reached".to_owned());
+                return Err(SpawnError::NotReady { waited: READY_DEADLINE, last, log: self.log() });
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        unwanted.disarm();
+        Ok(())
+    }
+
     fn spawn(&self, options: &[&str]) -> Result<(), SpawnError> {
         let config = self.config_path();
         let mut args = vec![config.as_path()];
@@ -307,6 +367,37 @@ impl RedisServer {
     fn snapshot_path(&self) -> PathBuf {
         self.dir.path().join("dump.rdb")
     }
+
+    /// The folder that Redis calls so unless it is told otherwise.
+    fn append_only_path(&self) -> PathBuf {
+        self.dir.path().join("appendonlydir")
+    }
+
+    fn copy_path(&self) -> PathBuf {
+        self.dir.path().join("copy")
+    }
+}
+
+/// Removes a file, or a folder with its files, if it is there.
+fn remove(path: &Path) -> io::Result<()> {
+    if path.is_dir() { fs::remove_dir_all(path) } else { remove_file(path) }
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Copies a folder of files.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for file in fs::read_dir(from)? {
+        let file = file?;
+        fs::copy(file.path(), to.join(file.file_name()))?;
+    }
+    Ok(())
 }
 
 /// Kills the server unless its start succeeds, also when the start is dropped half-way.

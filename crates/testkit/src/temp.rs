@@ -17,14 +17,18 @@ const SWEEP_AGE: Duration = Duration::from_secs(60);
 ///
 /// A killed process leaves its directories behind; the first one of a later process removes them.
 #[derive(Debug)]
-pub(crate) struct TempDir {
+pub struct TempDir {
     path: PathBuf,
     /// Locked for as long as the process lives, which tells the directories of the dead.
     _lock: File,
 }
 
 impl TempDir {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// Makes a directory in the system's folder for such.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    pub fn new() -> io::Result<Self> {
         static SWEEP: Once = Once::new();
         SWEEP.call_once(|| sweep(&env::temp_dir(), SWEEP_AGE));
         let name = format!("{PREFIX}{}-{:08x}", process::id(), rand::random::<u32>());
@@ -35,7 +39,8 @@ impl TempDir {
         Ok(Self { path, _lock: lock })
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 }

@@ -279,3 +279,16 @@ async fn url_keeps_everything_but_host_and_port() {
         assert_eq!(world.proxy.url_like(url), expected);
     }
 }
+
+/// Red with `pass` in the place of `pass_anew`: the next answer would be taken for the lost one's.
+#[tokio::test]
+async fn a_connection_that_lost_bytes_does_not_go_on() {
+    let world = World::start().await;
+    let mut client = world.client(SOON).await;
+    world.proxy.drop_bytes(Direction::ToClient);
+    client.send(&["PING"]).await.unwrap();
+    world.proxy.pass_anew().await;
+    assert!(matches!(client.receive().await, Err(RespError::Io(_))));
+    let mut next = world.client(SOON).await;
+    assert_eq!(next.command(&["PING"]).await.unwrap().as_str(), Some("PONG"));
+}

@@ -187,6 +187,17 @@ async fn replica_of_nowhere_refuses_writes_until_it_is_promoted() {
 }
 
 #[tokio::test]
+async fn replica_that_was_started_as_one_has_the_data_and_is_one_again_after_a_restart() {
+    let primary = RedisServer::start().await.unwrap();
+    primary.admin(&["SET", "{t:a}k", "v"]).await.unwrap();
+    let replica = RedisServer::builder().replica_of(&primary).start().await.unwrap();
+    assert_eq!(get(&replica, "{t:a}k").await.as_str(), Some("v"));
+    replica.restart().await.unwrap();
+    let is_linked = async || replica.is_linked().await.unwrap();
+    eventually(Duration::from_secs(10), "the replica to catch up", is_linked).await;
+}
+
+#[tokio::test]
 async fn replica_has_the_data_of_its_primary() {
     let (primary, replica) =
         (RedisServer::start().await.unwrap(), RedisServer::start().await.unwrap());
@@ -269,4 +280,19 @@ async fn port_of_another_server_is_an_error() {
 async fn debug_output_holds_no_password() {
     let server = RedisServer::start().await.unwrap();
     assert!(!format!("{server:?}").contains(server.password()));
+}
+
+#[tokio::test]
+async fn restart_from_a_copy_loses_what_was_written_since_and_an_empty_one_loses_all() {
+    let server = RedisServer::builder().append_only().start().await.unwrap();
+    assert!(server.restart_from_copy().await.is_err(), "nothing was copied");
+    server.restart().await.unwrap();
+    set(&server, "{t:a}old", "1").await;
+    server.copy_data().unwrap();
+    set(&server, "{t:a}new", "1").await;
+    server.restart_from_copy().await.unwrap();
+    assert_eq!(get(&server, "{t:a}old").await.as_str(), Some("1"));
+    assert_eq!(get(&server, "{t:a}new").await, Reply::Nil);
+    server.restart_empty().await.unwrap();
+    assert_eq!(get(&server, "{t:a}old").await, Reply::Nil);
 }

@@ -9,11 +9,13 @@
 
 mod append;
 mod meta;
+mod roll;
 mod state;
 
 pub use append::{Append, AppendError};
 pub use meta::{Epoch, META_BYTES, Meta, Stamp};
-pub use state::{Lease, LogCell, LogState, Stored, StoredValue, TagBumps};
+pub use roll::{Applied, Applying, Behind, FollowerId, Followers, Roll, Sign, WaitError};
+pub use state::{Guard, LayoutRecord, Lease, LogCell, LogState, Stored, StoredValue, TagBumps};
 
 use bytes::Bytes;
 
@@ -27,10 +29,18 @@ pub const LOG_LUA: &str = include_str!("log.lua");
 /// Every beat of a follower renews it.
 pub const LOG_TTL: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
 
+/// The version of what this module writes: meta, entries, signals and the order of the scripts' steps.
+///
+/// It is raised when an instance of the version before could no longer follow the log, or write to
+/// it. What instances of one log must agree on is the business of whoever owns the log.
+pub const LOG_VERSION: u32 = 1;
+
 /// Part of a log's tag that names its meta key.
 pub const META_PART: &str = "meta";
 /// Part of a log's tag that names its stream.
 pub const STREAM_PART: &str = "stream";
+/// Part of a log's tag that names who follows it.
+pub const ROLL_PART: &str = "roll";
 /// Part of a log's tag that names its channel.
 pub const CHANNEL_PART: &str = "log";
 
@@ -59,6 +69,8 @@ pub struct Entry {
 const ENTRY: u8 = 1;
 /// First byte of a signal on the wire.
 const SIGNAL: u8 = 2;
+/// First byte of a nudge on the wire.
+const NUDGE: u8 = 3;
 /// Bytes of an entry before its tail: the part that the script writes.
 const ENTRY_HEAD_BYTES: usize = 33;
 /// Bytes of source and number.
@@ -71,6 +83,8 @@ pub enum Incoming {
     Entry(Entry),
     /// Something that is published beside the log, without a number: a hint that may be lost.
     Signal(Bytes),
+    /// Somebody waits to hear how far the followers have come: a beat would say it.
+    Nudge,
 }
 
 impl Incoming {
@@ -81,6 +95,7 @@ impl Incoming {
     pub fn read(payload: &Bytes) -> Result<Self, Malformed> {
         match payload.first() {
             Some(&SIGNAL) => Ok(Self::Signal(payload.slice(1..))),
+            Some(&NUDGE) => Ok(Self::Nudge),
             Some(&ENTRY) if payload.len() >= ENTRY_HEAD_BYTES + ENTRY_TAIL_BYTES => {
                 Ok(Self::Entry(Entry {
                     stamp: Stamp { epoch: Epoch(array(payload, 1)), seq: number(payload, 9) },
@@ -93,6 +108,11 @@ impl Incoming {
             }
             _ => Err(Malformed::new("an entry of a log", "something else")),
         }
+    }
+
+    /// The wire form of a nudge.
+    pub const fn nudge() -> Bytes {
+        Bytes::from_static(&[NUDGE])
     }
 
     /// The wire form of a signal.
@@ -151,6 +171,10 @@ pub trait Follower: Send + Sync + 'static {
         let _ = (sent, server);
     }
 
+    /// Time passes. Called after each thing that happens, and at least once per heartbeat, also
+    /// while the server is away.
+    fn tick(&self) {}
+
     /// Something was published beside the log.
     fn signal(&self, body: &[u8]) {
         let _ = body;
@@ -193,9 +217,30 @@ mod tests {
         }
     }
 
+    /// Golden bytes: what version 1 published or left in a stream must be read for ever.
+    #[test]
+    fn an_entry_and_a_signal_of_version_1_read_as_they_were_written() {
+        let golden =
+            b"\x01epoch-01\0\0\0\0\0\0\x02\x01entry-aaentry-bbinstance\0\0\0\0\0\0\0\x07body";
+        let entry = Entry {
+            stamp: Stamp { epoch: Epoch(*b"epoch-01"), seq: 513 },
+            id: *b"entry-aa",
+            previous: *b"entry-bb",
+            source: *b"instance",
+            number: 7,
+            body: Bytes::from_static(b"body"),
+        };
+        assert_eq!(&entry.to_wire()[..], golden);
+        assert_eq!(Incoming::read(&Bytes::from_static(golden)), Ok(Incoming::Entry(entry)));
+        let signal = Bytes::from_static(b"\x02wake");
+        assert_eq!(Incoming::signal(b"wake"), signal);
+        assert_eq!(Incoming::read(&signal), Ok(Incoming::Signal(Bytes::from_static(b"wake"))));
+    }
+
     #[test]
     fn a_signal_reads_as_it_was_written() {
         let read = Incoming::read(&Incoming::signal(b"wake"));
         assert_eq!(read, Ok(Incoming::Signal(Bytes::from_static(b"wake"))));
+        assert_eq!(Incoming::read(&Incoming::nudge()), Ok(Incoming::Nudge));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::{EntryId, Epoch, Meta, Stamp};
+use super::{EntryId, Epoch, Incoming, Meta, Roll, Stamp};
 use crate::ServerTime;
 
 /// A cell under a log's tag: the log itself, or an entry of the cache that it covers.
@@ -18,6 +18,21 @@ pub enum LogCell {
     Stored(Stored),
     /// The tags that were bumped.
     Tags(TagBumps),
+    /// Who follows the log.
+    Roll(Roll),
+    /// Who updates the origin of a cached entry; the oldest first.
+    Guards(Vec<Guard>),
+    /// How the instances that share a cache lay it out.
+    Layout(LayoutRecord),
+}
+
+/// How the instances that share a cache lay it out, and until when one of them is known to live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayoutRecord {
+    /// The layout, as text.
+    pub layout: Bytes,
+    /// Until when those who use it count as alive.
+    pub alive_until: ServerTime,
 }
 
 /// When tags were last bumped.
@@ -25,6 +40,8 @@ pub enum LogCell {
 pub struct TagBumps {
     /// The history that the numbers belong to.
     pub epoch: Epoch,
+    /// The last number up to which bumps may be missing here: nothing older has a say.
+    pub floor: u64,
     /// Each tag with the number of its last bump.
     pub bumps: BTreeMap<Bytes, u64>,
 }
@@ -39,8 +56,8 @@ pub struct LogState {
 /// A cached value and the lease on loading it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// The value, if there is one.
-    pub value: Option<StoredValue>,
+    /// The value in each schema that somebody stored it in, the latest first; usually one.
+    pub values: Vec<StoredValue>,
     /// Who loads it, if somebody does.
     pub lease: Option<Lease>,
 }
@@ -71,6 +88,15 @@ pub struct Lease {
     pub awaited: bool,
 }
 
+/// A time in which a key may not be filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// Chosen by its owner.
+    pub token: EntryId,
+    /// When it ends by itself.
+    pub expires_at: ServerTime,
+}
+
 impl LogCell {
     /// A log that nothing was appended to yet.
     pub fn start_log() -> Self {
@@ -82,11 +108,16 @@ impl LogCell {
         Self::Stored(Stored::default())
     }
 
+    /// A roll that nobody has signed.
+    pub fn start_roll() -> Self {
+        Self::Roll(Roll::default())
+    }
+
     /// The log, if it is one.
     pub const fn as_log(&self) -> Option<&LogState> {
         match self {
             Self::Log(log) => Some(log),
-            Self::Stored(_) | Self::Tags(_) => None,
+            _ => None,
         }
     }
 
@@ -94,7 +125,7 @@ impl LogCell {
     pub const fn as_stored(&self) -> Option<&Stored> {
         match self {
             Self::Stored(stored) => Some(stored),
-            Self::Log(_) | Self::Tags(_) => None,
+            _ => None,
         }
     }
 
@@ -102,7 +133,31 @@ impl LogCell {
     pub const fn as_tags(&self) -> Option<&TagBumps> {
         match self {
             Self::Tags(tags) => Some(tags),
-            Self::Log(_) | Self::Stored(_) => None,
+            _ => None,
+        }
+    }
+
+    /// The guards, if it holds those.
+    pub fn as_guards(&self) -> Option<&[Guard]> {
+        match self {
+            Self::Guards(guards) => Some(guards),
+            _ => None,
+        }
+    }
+
+    /// The layout, if it holds that.
+    pub const fn as_layout(&self) -> Option<&LayoutRecord> {
+        match self {
+            Self::Layout(record) => Some(record),
+            _ => None,
+        }
+    }
+
+    /// Who follows the log, if it holds that.
+    pub const fn as_roll(&self) -> Option<&Roll> {
+        match self {
+            Self::Roll(roll) => Some(roll),
+            _ => None,
         }
     }
 }
@@ -123,6 +178,18 @@ impl LogState {
         let first = self.meta.at.seq + 1 - self.entries.len() as u64;
         let skip = seq.saturating_sub(first).min(self.entries.len() as u64);
         self.entries.range(skip as usize..)
+    }
+
+    /// The name of entry `seq`, if it is the last or is still kept.
+    pub fn entry_id(&self, seq: u64) -> Option<EntryId> {
+        if seq == self.meta.at.seq {
+            return Some(self.meta.last);
+        }
+        let kept = self.entries_from(seq).next()?;
+        match Incoming::read(kept) {
+            Ok(Incoming::Entry(entry)) if entry.stamp.seq == seq => Some(entry.id),
+            _ => None,
+        }
     }
 
     /// Voids what is older than number `seq`, without an entry.

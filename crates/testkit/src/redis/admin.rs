@@ -113,6 +113,12 @@ impl RedisServer {
         self.replicaof("127.0.0.1", primary.port()).await
     }
 
+    /// Whether this replica has its primary's data and follows its writes.
+    pub async fn is_linked(&self) -> Result<bool, RespError> {
+        let replication = self.info("replication").await?;
+        Ok(replication.get("master_link_status").is_some_and(|status| status == "up"))
+    }
+
     /// Makes this server a primary, with the data it has.
     pub async fn promote(&self) -> Result<(), RespError> {
         self.admin(&["REPLICAOF", "NO", "ONE"]).await.map(drop)

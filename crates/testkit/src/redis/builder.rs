@@ -33,6 +33,7 @@ pub struct RedisBuilder {
     port: Option<u16>,
     append_only: bool,
     default_user: DefaultUser,
+    is_replica: bool,
     config: String,
 }
 
@@ -42,6 +43,7 @@ impl RedisBuilder {
             port: None,
             append_only: false,
             default_user: DefaultUser::Off,
+            is_replica: false,
             config: String::new(),
         }
     }
@@ -60,6 +62,15 @@ impl RedisBuilder {
     /// Chooses who a client without a user name is. Default: [`DefaultUser::Off`].
     pub fn default_user(self, default_user: DefaultUser) -> Self {
         Self { default_user, ..self }
+    }
+
+    /// Makes it a replica of `primary`, also after a restart. Default: a primary.
+    ///
+    /// [`start`](Self::start) then returns when it has the primary's data and follows its writes.
+    pub fn replica_of(self, primary: &RedisServer) -> Self {
+        let to = format!("127.0.0.1 {}", primary.port());
+        let named = Self { is_replica: true, ..self }.config("replicaof", &to);
+        named.config("masteruser", ADMIN).config("masterauth", &primary.admin_password)
     }
 
     /// Adds one line to the configuration file, as `.config("maxmemory", "2mb")`.
@@ -102,6 +113,9 @@ impl RedisBuilder {
         let config = self.config_file(&server);
         fs::write(server.config_path(), config).map_err(SpawnError::io("write redis.conf"))?;
         server.launch().await?;
+        if self.is_replica {
+            server.linked().await?;
+        }
         Ok(server)
     }
 
