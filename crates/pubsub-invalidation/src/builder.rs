@@ -12,6 +12,7 @@ use crate::listener::Listener;
 use crate::log::{Log, Progress, Shared};
 use crate::ops::{Replay, SCRIPTS};
 use crate::pursuit::Pursuit;
+use crate::roll::RollCall;
 use crate::standing::Standing;
 use crate::telemetry::Telemetry;
 
@@ -19,6 +20,11 @@ use crate::telemetry::Telemetry;
 pub(crate) const HEARTBEAT_DEFAULT: Duration = Duration::from_millis(200);
 /// A shorter heartbeat would only load the server.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(5);
+
+/// Beats that may fail in a row before a follower counts as dead.
+const BEATS_PER_LIFE: u32 = 10;
+/// A shorter life would end in the pauses of a busy machine.
+const LIFE_MIN: Duration = Duration::from_secs(1);
 
 /// Options of a [`Log`]. Setters never fail.
 #[must_use = "a builder does nothing until `start`"]
@@ -28,6 +34,7 @@ pub struct LogBuilder<E, B> {
     tag: Tag,
     follower: Arc<dyn Follower>,
     heartbeat: Duration,
+    life: Option<Duration>,
     page_entries_max: u32,
     clock: Arc<dyn Clock>,
 }
@@ -40,6 +47,7 @@ impl<E: Executor, B: Bus> LogBuilder<E, B> {
             tag,
             follower: Arc::new(Nobody),
             heartbeat: HEARTBEAT_DEFAULT,
+            life: None,
             page_entries_max: Replay::ENTRIES_MAX_DEFAULT,
             clock: Arc::new(SystemClock),
         }
@@ -57,6 +65,16 @@ impl<E: Executor, B: Bus> LogBuilder<E, B> {
     /// the last proof that nothing is missing can be while all is well.
     pub fn heartbeat(self, heartbeat: Duration) -> Self {
         Self { heartbeat: heartbeat.max(HEARTBEAT_MIN), ..self }
+    }
+
+    /// Sets for how long this follower counts as live after a beat, at most 24 h. Default: ten
+    /// heartbeats, at least 1 s.
+    ///
+    /// One that is frozen or cut off delays [`Log::applied_by_all`] by this at most. It must be no
+    /// shorter than any bound within which what was verified counts as fresh: then whoever is not
+    /// waited for any more serves nothing as verified. All followers of a log use the same.
+    pub fn life(self, life: Duration) -> Self {
+        Self { life: Some(life), ..self }
     }
 
     /// Sets how many entries are read at once when some were missed. Default: 256; at least 2.
@@ -80,17 +98,24 @@ impl<E: Executor, B: Bus> LogBuilder<E, B> {
         let (progress, seen) = watch::channel(Progress::default());
         let checks = Arc::new(Notify::new());
         let stop = CancellationToken::new();
+        let executor = Arc::new(self.executor);
+        let life = self
+            .life
+            .unwrap_or_else(|| self.heartbeat.saturating_mul(BEATS_PER_LIFE).max(LIFE_MIN));
         let log = Log::new(Shared {
             tag: self.tag.clone(),
+            roll: RollCall::new(Arc::clone(&executor), &self.tag, life),
             progress: seen,
             health: standing.watch(),
             checks: checks.clone(),
             _stop: stop.clone().drop_guard(),
         });
         let listener = Listener {
-            executor: Arc::new(self.executor),
+            executor,
             bus: self.bus,
             tag: self.tag,
+            id: rand::random(),
+            life,
             heartbeat: self.heartbeat,
             page_entries_max: self.page_entries_max,
             clock: self.clock,

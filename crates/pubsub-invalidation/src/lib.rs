@@ -19,6 +19,9 @@
 //! 5. A server that went back in time tells another history under the old name. Whoever finds that
 //!    out ends the name with [`RaiseEpoch`](ops::RaiseEpoch), once for all followers, and each of
 //!    them is told [`Begin::Reset`](fleetwide_core_traits::log::Begin::Reset).
+//! 6. Each beat leaves a sign of life on the server: who follows, and what it has applied. So whoever
+//!    has written can wait until all live followers have applied it ([`Log::applied_by_all`]); a
+//!    nudge on the channel makes them beat at once.
 //!
 //! [`Events`] is an event bus on such a log. The cache has a log of its own, whose entries are
 //! appended by its scripts; it is driven as any other
@@ -106,6 +109,7 @@ mod log;
 pub mod ops;
 mod pending;
 mod pursuit;
+mod roll;
 mod sequence;
 mod standing;
 mod telemetry;

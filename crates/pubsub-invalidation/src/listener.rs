@@ -5,8 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetwide_core_traits::log::{CHANNEL_PART, Epoch};
-use fleetwide_core_traits::{BackendError, Bus, Clock, Executor, ExecutorExt, Outage, Signal, Tag};
+use fleetwide_core_traits::log::{CHANNEL_PART, Epoch, FollowerId, LOG_TTL};
+use fleetwide_core_traits::{
+    AtomicOp, BackendError, Bus, Clock, Executor, ExecutorExt, Outage, Signal, Tag,
+};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -14,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::log::Progress;
-use crate::ops::{Beat, RaiseEpoch, Replay};
+use crate::ops::{Beat, Presence, RaiseEpoch, Replay};
 use crate::pursuit::{Answer, Command, Pursuit};
 use crate::standing::Standing;
 use crate::telemetry::Telemetry;
@@ -28,12 +30,20 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
 /// What a beat showed has this long to arrive by message, at most; it is usually there already.
 const PATIENCE_MAX: Duration = Duration::from_millis(50);
 
+/// Beats that somebody has asked for keep this distance, however many ask.
+const NUDGED_MIN: Duration = Duration::from_millis(20);
+
+/// A beat renews the log this often: not each one, because that would make it a transaction.
+const RENEW_EVERY: Duration = LOG_TTL.checked_div(1000).expect("a thousand is not zero");
+
 /// The settings and the parts of one listener.
 pub(crate) struct Listener<E, B> {
     pub(crate) executor: Arc<E>,
     pub(crate) bus: B,
     pub(crate) tag: Tag,
+    pub(crate) id: FollowerId,
     pub(crate) heartbeat: Duration,
+    pub(crate) life: Duration,
     pub(crate) page_entries_max: u32,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) telemetry: Telemetry,
@@ -52,6 +62,8 @@ struct Running<S> {
     subscription: Option<S>,
     asked: Option<Answered>,
     beat_at: Instant,
+    beaten_at: Option<Instant>,
+    renewed_at: Option<Instant>,
     patience_until: Option<Instant>,
     retry_at: Option<Instant>,
     backoff: Backoff,
@@ -66,6 +78,8 @@ impl<E: Executor, B: Bus> Listener<E, B> {
             subscription: Some(self.subscribe()),
             asked: None,
             beat_at: Instant::now() + self.heartbeat,
+            beaten_at: None,
+            renewed_at: None,
             patience_until: None,
             retry_at: None,
             backoff: Backoff::new(self.heartbeat),
@@ -182,20 +196,53 @@ impl<E: Executor, B: Bus> Listener<E, B> {
             return;
         }
         let Some(command) = self.pursuit.next_command(self.clock.now()) else { return };
-        if command == Command::Beat {
-            running.beat_at = Instant::now() + self.heartbeat;
-        }
-        let executor = self.executor.clone();
-        let (tag, entries_max) = (self.tag.clone(), self.page_entries_max);
-        let question = async move { execute(&*executor, &tag, entries_max, command).await };
-        running.asked = Some(Box::pin(async move {
+        let question = match command {
+            Command::Beat => self.question(self.beat(running), Answer::Beat),
+            Command::Replay { from } => {
+                let replay = Replay::new(&self.tag, from).entries_max(self.page_entries_max);
+                self.question(replay, Answer::Replay)
+            }
+            Command::Raise { diverged } => {
+                let raise = RaiseEpoch::new(&self.tag, diverged, Epoch(rand::random()));
+                self.question(raise, Answer::Raise)
+            }
+        };
+        running.asked = Some(question);
+    }
+
+    fn question<O>(&self, op: O, answer: fn(O::Reply) -> Answer) -> Answered
+    where
+        O: AtomicOp + 'static,
+    {
+        let executor = Arc::clone(&self.executor);
+        Box::pin(async move {
             let late = |_| Err(BackendError::Unknown(Outage::Deadline(COMMAND_DEADLINE)));
-            timeout(COMMAND_DEADLINE, question).await.unwrap_or_else(late)
-        }));
+            let reply = timeout(COMMAND_DEADLINE, executor.run(&op)).await.unwrap_or_else(late);
+            reply.map(answer)
+        })
+    }
+
+    /// A beat that is sent now.
+    fn beat(&self, running: &mut Running<B::Subscription>) -> Beat {
+        let applied = self.pursuit.applied();
+        let presence = Presence { follower: self.id, life: self.life, applied };
+        let now = Instant::now();
+        let renew = running.renewed_at.is_none_or(|at| now - at >= RENEW_EVERY);
+        if renew {
+            running.renewed_at = Some(now);
+        }
+        running.beat_at = now + self.heartbeat;
+        running.beaten_at = Some(now);
+        Beat::new(&self.tag, Epoch(rand::random()), presence).renew(renew)
     }
 
     /// Lets others see where the follower is now.
     fn report(&mut self, running: &mut Running<B::Subscription>) {
+        if self.pursuit.take_nudge() {
+            let distance = NUDGED_MIN.min(self.heartbeat);
+            let soon = running.beaten_at.map_or_else(Instant::now, |at| at + distance);
+            running.beat_at = running.beat_at.min(soon);
+        }
         running.patience_until = self.pursuit.awaits_messages().then(|| {
             let patience = PATIENCE_MAX.min(self.heartbeat / 4);
             running.patience_until.unwrap_or_else(|| Instant::now() + patience)
@@ -205,6 +252,7 @@ impl<E: Executor, B: Bus> Listener<E, B> {
             self.telemetry.verified_age(self.clock.now().since(as_of));
         }
         let pursuit = &self.pursuit;
+        pursuit.tick();
         self.progress.send_if_modified(|progress| progress.update(pursuit));
     }
 }
@@ -230,24 +278,5 @@ async fn answered(asked: &mut Option<Answered>) -> Result<Answer, BackendError> 
     match asked {
         Some(asked) => asked.await,
         None => pending().await,
-    }
-}
-
-async fn execute<E: Executor>(
-    executor: &E,
-    tag: &Tag,
-    entries_max: u32,
-    command: Command,
-) -> Result<Answer, BackendError> {
-    let fresh = || Epoch(rand::random());
-    match command {
-        Command::Beat => executor.run(&Beat::new(tag, fresh())).await.map(Answer::Beat),
-        Command::Replay { from } => {
-            let replay = Replay::new(tag, from).entries_max(entries_max);
-            executor.run(&replay).await.map(Answer::Replay)
-        }
-        Command::Raise { diverged } => {
-            executor.run(&RaiseEpoch::new(tag, diverged, fresh())).await.map(Answer::Raise)
-        }
     }
 }

@@ -1,8 +1,9 @@
 //! The handle of a log that is followed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use fleetwide_core_traits::log::{Epoch, Stamp};
+use fleetwide_core_traits::log::{Applied, Applying, Epoch, Followers, Stamp, WaitError};
 use fleetwide_core_traits::{Bus, Executor, Health, Tag};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::DropGuard;
@@ -10,6 +11,7 @@ use tokio_util::sync::DropGuard;
 use crate::builder::LogBuilder;
 use crate::error::CatchUpError;
 use crate::pursuit::Pursuit;
+use crate::roll::RollCall;
 
 /// A log that is followed by a task of its own. Cheap to clone; the task ends with the last clone.
 ///
@@ -22,6 +24,7 @@ pub struct Log {
 
 pub(crate) struct Shared {
     pub(crate) tag: Tag,
+    pub(crate) roll: RollCall,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) health: watch::Receiver<Health>,
     pub(crate) checks: Arc<Notify>,
@@ -103,6 +106,30 @@ impl Log {
         }
     }
 
+    /// Waits until every live follower of the log, on any instance, has applied everything up to
+    /// `stamp`, for `within` at most.
+    ///
+    /// Each follower signs with every beat what it has applied, and whoever waits here nudges the
+    /// others to beat at once. So it costs a few round trips when all are well. A follower that is
+    /// frozen, cut off or gone counts as live until its [`life`](crate::LogBuilder::life) is over,
+    /// by the server's clock. One that joins later begins after `stamp`, so it needs no wait.
+    ///
+    /// When the server has lost the list of the followers, or has just begun it, all who live are
+    /// in it one life later, and it is waited for that long.
+    ///
+    /// # Errors
+    /// [`WaitError`], which is not [`NotFollowed`](WaitError::NotFollowed).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn applied_by_all(
+        &self,
+        stamp: Stamp,
+        within: Duration,
+    ) -> Result<Applied, WaitError> {
+        self.shared.roll.applied(stamp, within).await
+    }
+
     /// Waits until the log is followed, and returns where it was then.
     ///
     /// # Errors
@@ -125,6 +152,12 @@ impl Log {
     /// The same, to wait for changes.
     pub fn health_changes(&self) -> watch::Receiver<Health> {
         self.shared.health.clone()
+    }
+}
+
+impl Followers for Log {
+    fn applied(&self, stamp: Stamp, within: Duration) -> Applying<'_> {
+        Box::pin(self.applied_by_all(stamp, within))
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) struct Pursuit {
     /// The log is known to have entries up to this number, and messages should bring them.
     expected: Option<u64>,
     deaf_beats: u32,
+    /// Somebody waits for a beat.
+    nudged: bool,
     want: Want,
     asked: Option<Asked>,
 }
@@ -85,6 +87,7 @@ impl Pursuit {
             seen: Stamp::default(),
             expected: None,
             deaf_beats: 0,
+            nudged: false,
             // Also without a subscription: commands may work where messages do not.
             want: Want { beat: true, ..Want::default() },
             asked: None,
@@ -116,6 +119,7 @@ impl Pursuit {
         match Incoming::read(payload) {
             Ok(Incoming::Entry(entry)) => self.entry(entry),
             Ok(Incoming::Signal(body)) => self.follower.signal(&body),
+            Ok(Incoming::Nudge) => self.nudged = true,
             // If it was an entry, the next one shows the hole.
             Err(_) => self.telemetry.unreadable(),
         }
@@ -124,6 +128,11 @@ impl Pursuit {
     /// It is time for a beat.
     pub(crate) fn beat_is_due(&mut self) {
         self.want.beat = true;
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&self) {
+        self.follower.tick();
     }
 
     /// What a beat showed has had its moment to arrive by message.
@@ -344,6 +353,19 @@ impl Pursuit {
     /// What has been applied; `None` before the first baseline.
     pub(crate) fn position(&self) -> Option<Stamp> {
         self.sequence.as_ref().map(Sequence::at)
+    }
+
+    /// The same with the name of the last entry, as a beat signs it.
+    pub(crate) fn applied(&self) -> Option<(Stamp, EntryId)> {
+        let sequence = self.sequence.as_ref()?;
+        // After a gap the name is not known: then the sign says that nothing was applied.
+        let id = sequence.id_of(sequence.at().seq).unwrap_or_default();
+        Some((sequence.at(), id))
+    }
+
+    /// Whether somebody has asked for a beat since the last call.
+    pub(crate) fn take_nudge(&mut self) -> bool {
+        std::mem::take(&mut self.nudged)
     }
 
     /// The histories that were left, the last one last.

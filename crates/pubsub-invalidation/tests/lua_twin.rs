@@ -3,15 +3,19 @@
 mod common;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
-use fleetwide_core_traits::log::{Append, Epoch, LogCell};
+use fleetwide_core_traits::log::{Append, EntryId, Epoch, Incoming, LogCell, ROLL_PART, Stamp};
 use fleetwide_core_traits::{
     ArgSink, AtomicOp, Clock, Effects, Executor, ExecutorExt, Key, Malformed, Script, ScriptClock,
     ServerTime, Tag, Wire,
 };
 use fleetwide_mem_backend::Memory;
-use fleetwide_pubsub_invalidation::ops::{Beat, Page, Publish, RaiseEpoch, Replay};
+use fleetwide_pubsub_invalidation::ops::{
+    Beat, Muster, Page, Presence, Publish, RaiseEpoch, Replay,
+};
 use fleetwide_redis_backend::{Redis, RedisUrl};
 use fleetwide_testkit::suite::differential::{Histories, Side, compare};
 use fleetwide_testkit::{RedisServer, SimClock};
@@ -25,7 +29,58 @@ enum Step {
     Replay(Replay),
     Raise(RaiseEpoch),
     Publish(Publish),
+    Muster(Muster),
     Forget(Forget),
+    ReadRoll(ReadRoll),
+}
+
+/// The whole roll as it is kept, to be compared.
+#[derive(Debug)]
+struct ReadRoll {
+    key: [Key; 1],
+}
+
+static READ_ROLL: Script =
+    Script::untimed("test_read_roll", &["return redis.call('HGETALL', KEYS[1])"]);
+
+impl AtomicOp for ReadRoll {
+    type State = LogCell;
+    type Reply = BTreeMap<Vec<u8>, Vec<u8>>;
+
+    fn script(&self) -> &'static Script {
+        &READ_ROLL
+    }
+
+    fn keys(&self) -> &[Key] {
+        &self.key
+    }
+
+    fn args(&self, _to: &mut dyn ArgSink) {}
+
+    fn apply(
+        &self,
+        cells: &[Option<&LogCell>],
+        _now: ServerTime,
+        _out: &mut Effects<LogCell>,
+    ) -> Self::Reply {
+        let Some(roll) = cells[0].and_then(LogCell::as_roll) else { return BTreeMap::new() };
+        let since = roll.since.as_micros().to_be_bytes().to_vec();
+        let signs = roll.signs.iter().map(|(name, sign)| {
+            let life = sign.life.as_micros() as u64;
+            let mut raw = sign.seen_at.as_micros().to_be_bytes().to_vec();
+            raw.extend(life.to_be_bytes());
+            raw.extend(sign.at.epoch.0);
+            raw.extend(sign.at.seq.to_be_bytes());
+            (name.to_vec(), raw)
+        });
+        signs.chain([(Vec::new(), since)]).collect()
+    }
+
+    fn decode(&self, reply: Wire) -> Result<Self::Reply, Malformed> {
+        let flat = reply.into_vec()?.into_iter().map(|item| Ok(item.into_bytes()?.to_vec()));
+        let flat = flat.collect::<Result<Vec<_>, Malformed>>()?;
+        Ok(flat.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect())
+    }
 }
 
 /// The log disappears: its meta is deleted. A server may then still have the stream.
@@ -43,7 +98,9 @@ macro_rules! each {
             Step::Replay($op) => $do,
             Step::Raise($op) => $do,
             Step::Publish($op) => $do,
+            Step::Muster($op) => $do,
             Step::Forget($op) => $do,
+            Step::ReadRoll($op) => $do,
         }
     };
 }
@@ -121,9 +178,31 @@ fn epoch(rng: &mut StdRng) -> Epoch {
     Epoch([rng.random_range(1..4); 8])
 }
 
-fn step(tag: &Tag, rng: &mut StdRng) -> Step {
-    match rng.random_range(0..20) {
-        0..4 => Step::Beat(Beat::new(tag, epoch(rng))),
+/// A sign of one of four followers, which may have applied what the log has, or had, or never had.
+fn presence(last: Option<&Applied>, rng: &mut StdRng) -> Presence {
+    let id = |rng: &mut StdRng| [rng.random_range(0..4); 8];
+    let applied = match rng.random_range(0..4) {
+        0 => None,
+        1 => Some((Stamp { epoch: epoch(rng), seq: rng.random_range(0..9) }, id(rng))),
+        _ => last.copied(),
+    };
+    let life = Duration::from_millis(rng.random_range(1..20_000));
+    Presence { follower: [rng.random_range(0..4); 8], life, applied }
+}
+
+/// A place in the log and the name of the entry there.
+type Applied = (Stamp, EntryId);
+
+fn step(tag: &Tag, seen: &[Applied], rng: &mut StdRng) -> Step {
+    match rng.random_range(0..23) {
+        0..4 => {
+            let last = seen.len().checked_sub(1 + rng.random_range(0..6));
+            let presence = presence(last.and_then(|last| seen.get(last)), rng);
+            let beat = Beat::new(tag, epoch(rng), presence);
+            Step::Beat(beat.renew(rng.random()).followers_max(3))
+        }
+        20..22 => Step::Muster(Muster::new(tag, Duration::from_secs(rng.random_range(1..9)))),
+        22 => Step::ReadRoll(ReadRoll { key: [tag.part(ROLL_PART)] }),
         4..8 => {
             let replay = Replay::new(tag, rng.random_range(0..12));
             Step::Replay(replay.entries_max(rng.random_range(2..6)))
@@ -141,10 +220,30 @@ fn step(tag: &Tag, rng: &mut StdRng) -> Step {
     }
 }
 
-/// All that a log has: its meta and its entries.
-async fn state(executor: &impl Executor, tag: &RefCell<Option<Tag>>) -> Page {
-    let tag = tag.borrow().clone().expect("a history has begun");
-    executor.run(&Replay::new(&tag, 0).entries_max(1000)).await.unwrap()
+/// All that a log has: its meta, its entries, and who follows it.
+async fn state(executor: &impl Executor, history: &RefCell<Option<History>>) -> State {
+    let tag = history.borrow().as_ref().expect("a history has begun").tag.clone();
+    let page = executor.run(&Replay::new(&tag, 0).entries_max(1000)).await.unwrap();
+    if let Some(history) = &mut *history.borrow_mut() {
+        history.seen = page.entries.iter().map(place).collect();
+    }
+    let roll = ReadRoll { key: [tag.part(ROLL_PART)] };
+    (page, executor.run(&roll).await.unwrap())
+}
+
+type State = (Page, BTreeMap<Vec<u8>, Vec<u8>>);
+
+/// The log that is played on, and the entries that it had when it was looked at last.
+struct History {
+    tag: Tag,
+    seen: Vec<Applied>,
+}
+
+fn place(entry: &Bytes) -> Applied {
+    match Incoming::read(entry) {
+        Ok(Incoming::Entry(entry)) => (entry.stamp, entry.id),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
@@ -161,20 +260,24 @@ async fn scripts_and_twins_agree_on_every_step_of_a_log() {
         .unwrap();
     redis.ready(common::DEADLINE).await.unwrap();
     let (left, right) = (memory.executor(), redis.executor());
-    let tag = RefCell::new(None);
+    let history = RefCell::new(None);
     let (memory, server) = (
-        Side { executor: left, probe: async |_: &Key| state(left, &tag).await },
-        Side { executor: &right, probe: async |_: &Key| state(&right, &tag).await },
+        Side { executor: left, probe: async |_: &Key| state(left, &history).await },
+        Side { executor: &right, probe: async |_: &Key| state(&right, &history).await },
     );
     let histories = Histories { count: 60, steps: 100, ..Histories::seeded() };
     let steps = compare(histories, memory, server, |_rng, namespace| {
-        let fresh = namespace.tag("log", b"twin").unwrap();
-        tag.replace(Some(fresh.clone()));
-        let clock = clock.clone();
+        let tag = namespace.tag("log", b"twin").unwrap();
+        history.replace(Some(History { tag: tag.clone(), seen: Vec::new() }));
+        let (clock, history) = (clock.clone(), &history);
         move |rng: &mut StdRng| {
-            clock.advance(std::time::Duration::from_micros(rng.random_range(0..1_000_000)));
+            clock.advance(Duration::from_micros(rng.random_range(0..1_000_000)));
+            if rng.random_ratio(1, 20) {
+                clock.step_server_back(Duration::from_millis(rng.random_range(0..9_000)));
+            }
             assert!(clock.server_time() < ServerTime::MAX);
-            step(&fresh, rng)
+            let seen = history.borrow().as_ref().map(|history| history.seen.clone());
+            step(&tag, &seen.unwrap_or_default(), rng)
         }
     });
     assert_eq!(steps.await, if histories.only.is_some() { 100 } else { 6_000 });
