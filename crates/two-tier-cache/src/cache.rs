@@ -8,30 +8,35 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fleetwide_core_traits::log::{
-    Append, AppendError, Epoch, Follower, META_PART, Stamp, StoredValue,
-};
+use fleetwide_core_traits::log::{Append, AppendError, Epoch, Follower, Followers, META_PART};
 use fleetwide_core_traits::{
-    Clock, Codec, Executor, ExecutorExt, Key, KeyError, Local, MonoTime, Namespace, Serde,
-    ServerTime, Tag, Ttl,
+    Clock, Codec, Executor, Key, KeyError, Local, MonoTime, Namespace, Serde, Tag, Ttl,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
 
+use crate::ask::{Ask, Recalled};
 use crate::builder::{CacheBuilder, Settings};
-use crate::context::LoadContext;
-use crate::entry::{Entry, Freshness, Hit, L1Entry, Tier};
+use crate::context::{LoadContext, Loaded};
+use crate::entry::{Entry, Freshness, Head, Hit, Kept, L1Entry, Tier};
 use crate::error::LoadError;
 use crate::flight::Flights;
 use crate::floors::{Floors, Pass};
 use crate::follow::Following;
+use crate::form::Form;
+use crate::gate::{Gate, Holdings, LayoutWatch};
 use crate::key::CacheKey;
-use crate::ops::{Found, Lookup, Versions, tags_key};
-use crate::payload::{self, Opened};
-use crate::recovery::{Recovery, Target};
+use crate::l2::Looked;
+use crate::layout::LayoutError;
+use crate::load::{self, Landed};
+use crate::ops::tags_key;
+use crate::read::Read;
+use crate::recovery::Recovery;
+use crate::sampler::Sampler;
 use crate::tags;
 use crate::telemetry::{Stats, Telemetry};
+use crate::term::{self, Life, Term};
 use crate::wake::Wakes;
 
 /// A typed cache in two tiers. Cheap to clone; all clones are one cache.
@@ -43,43 +48,38 @@ pub struct Cache<K, V, E> {
 
 /// The parts of a cache.
 pub(crate) struct Inner<K, V, E> {
-    pub(crate) executor: E,
+    pub(crate) executor: Gate<E>,
     pub(crate) tag: Tag,
     pub(crate) name: String,
     pub(crate) meta_key: Key,
-    tags_key: Key,
+    pub(crate) tags_key: Key,
     pub(crate) local: Box<dyn Local<K, L1Entry<V>>>,
-    pub(crate) codec: Box<dyn Codec<V>>,
+    pub(crate) codec: Box<Form<V>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     pub(crate) floors: Floors,
     pub(crate) lookups: Arc<Flights<Looked<V>>>,
-    pub(crate) loads: Arc<Flights<Result<Hit<V>, LoadError>>>,
+    pub(crate) loads: Arc<Flights<Landed<V>>>,
     pub(crate) wakes: Arc<Wakes>,
     pub(crate) recovery: Recovery,
     pub(crate) telemetry: Telemetry,
+    pub(crate) sampler: Sampler<Self>,
+    /// Loads that may run at a time.
+    pub(crate) turns: Arc<Semaphore>,
     hasher: RandomState,
     /// Names this instance in the log, and numbers what it appends.
     source: [u8; 8],
     number: AtomicU64,
     /// The server's clock minus ours, µs.
-    server_ahead: AtomicI64,
+    pub(crate) server_ahead: AtomicI64,
     kept: OnceLock<Box<dyn Any + Send + Sync>>,
+    /// Knows how far all instances have come.
+    pub(crate) followers: OnceLock<Arc<dyn Followers>>,
+    built_at: MonoTime,
 }
 
 /// No reading of the server's clock yet.
-const UNKNOWN: i64 = i64::MIN;
-
-/// What a look into L2 found.
-pub(crate) enum Looked<V> {
-    Hit(Hit<V>),
-    /// Nothing that can be used.
-    Miss,
-    /// Something that this build cannot decode, or that a tag has voided.
-    Unusable,
-    /// No answer within the budget.
-    Unavailable,
-}
+pub(crate) const UNKNOWN: i64 = i64::MIN;
 
 impl<K, V> Cache<K, V, ()>
 where
@@ -124,7 +124,10 @@ where
     E: Executor + Clone,
 {
     pub(crate) fn new(inner: Inner<K, V, E>) -> Self {
-        Self { inner: Arc::new(inner) }
+        let inner = Arc::new(inner);
+        inner.sampler.watch(&inner);
+        inner.executor.watch(Arc::<Inner<K, V, E>>::downgrade(&inner));
+        Self { inner }
     }
 
     /// The cached value of `key`, from this process or from the shared tier.
@@ -138,8 +141,14 @@ where
         // The hit and the miss are apart, so that the future of a hit stays small.
         match self.inner.hit(key) {
             Some(hit) => Some(hit),
-            None => Box::pin(self.inner.find(key)).await,
+            None => Box::pin(self.inner.find(key, self.inner.settings.ask)).await,
         }
+    }
+
+    /// A read of `key` with demands of its own: how fresh it must be, which tiers it may use, how
+    /// long it waits.
+    pub fn at<'a>(&'a self, key: &'a K) -> Read<'a, K, V, E> {
+        Read::new(self, key)
     }
 
     /// The value of `key` if this process has it.
@@ -153,7 +162,8 @@ where
     /// runs in a task of its own, and fills both tiers unless the key was written meanwhile.
     ///
     /// # Errors
-    /// [`LoadError`] if the loader fails or panics, or if `key` is empty or too long. Trouble with
+    /// [`LoadError`] if the loader fails, panics or takes longer than the
+    /// [`hard_timeout`](CacheBuilder::hard_timeout), or if `key` is empty or too long. Trouble with
     /// the server is no error: the loader answers.
     ///
     /// # Cancel safety
@@ -165,7 +175,7 @@ where
     where
         L: FnOnce(K) -> F + Send + 'static,
         F: Future<Output = Result<V, R>> + Send + 'static,
-        R: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+        R: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         self.get_or_load_with(key, |context| loader(context.into_key())).await
     }
@@ -180,16 +190,54 @@ where
     ///
     /// # Panics
     /// As for [`get_or_load`](Self::get_or_load).
-    pub async fn get_or_load_with<L, F, R>(&self, key: &K, loader: L) -> Result<Hit<V>, LoadError>
+    pub async fn get_or_load_with<L, F, T, R>(
+        &self,
+        key: &K,
+        loader: L,
+    ) -> Result<Hit<V>, LoadError>
     where
-        L: FnOnce(LoadContext<K>) -> F + Send + 'static,
-        F: Future<Output = Result<V, R>> + Send + 'static,
-        R: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+        L: FnOnce(LoadContext<K, V>) -> F + Send + 'static,
+        F: Future<Output = Result<T, R>> + Send + 'static,
+        T: Into<Loaded<V>>,
+        R: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        match self.inner.hit(key) {
-            Some(hit) => Ok(hit),
-            None => Box::pin(Arc::clone(&self.inner).find_or_load(key, loader)).await,
+        if let Some(hit) = self.inner.hit(key) {
+            return Ok(hit);
         }
+        let (inner, ask) = (Arc::clone(&self.inner), self.inner.settings.ask);
+        load::value(Box::pin(inner.find_or_load(key, ask, false, loader)).await)
+    }
+
+    /// The value of `key`, loaded if no tier has it, or `None` if the origin has none.
+    ///
+    /// That the origin has none is an entry of its own kind, which lives for
+    /// [`negative_ttl`](CacheBuilder::negative_ttl) in both tiers, and is invalidated like any
+    /// other. A loader says so with `Ok(None)` or [`Loaded::Absent`].
+    ///
+    /// # Errors
+    /// As for [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Cancel safety
+    /// As for [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Panics
+    /// As for [`get_or_load`](Self::get_or_load).
+    pub async fn try_get_or_load<L, F, T, R>(
+        &self,
+        key: &K,
+        loader: L,
+    ) -> Result<Option<Hit<V>>, LoadError>
+    where
+        L: FnOnce(LoadContext<K, V>) -> F + Send + 'static,
+        F: Future<Output = Result<T, R>> + Send + 'static,
+        T: Into<Loaded<V>>,
+        R: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if let Some(hit) = self.inner.hit(key) {
+            return Ok(Some(hit));
+        }
+        let (inner, ask) = (Arc::clone(&self.inner), self.inner.settings.ask);
+        load::option(Box::pin(inner.find_or_load(key, ask, true, loader)).await)
     }
 
     /// The tag of the cache's log: hand it to whatever follows logs, together with
@@ -215,6 +263,33 @@ where
         self.inner.kept.set(what)
     }
 
+    /// Asks the server whether all instances that share the cache lay it out as this one does: a
+    /// service that starts calls this, and ends if it is told otherwise.
+    ///
+    /// Nothing depends on the call. A cache asks by itself before it uses the shared tier, and again
+    /// every ten seconds. While another layout is in use, it neither reads nor writes there and goes on
+    /// as in an outage: loaders answer, L1 is at best unverified, writes are queued. It joins when the
+    /// others have been gone for a minute; what they have left is void then.
+    ///
+    /// # Errors
+    /// [`LayoutError`] if others use the cache in another layout. A server that cannot be asked within
+    /// 1 s is no error: the cache starts as in an outage, and asks when the server is there.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub fn check_layout(
+        &self,
+    ) -> impl Future<Output = Result<(), LayoutError>> + Send + use<K, V, E> {
+        // It does not keep the cache alive.
+        let gate = self.inner.executor.clone();
+        async move { gate.check().await }
+    }
+
+    /// What says at any time whether the layouts differ, without keeping the cache alive.
+    pub fn layout_watch(&self) -> LayoutWatch {
+        LayoutWatch::new(&self.inner.executor)
+    }
+
     /// Counts since the cache was built, and sizes now.
     pub fn stats(&self) -> Stats {
         let inner = &self.inner;
@@ -222,7 +297,13 @@ where
             l1_entries: inner.local.len(),
             l1_bytes: inner.local.weight(),
             loads_under_way: inner.loads.len() as u64,
+            reads_under_way: inner.lookups.len() as u64,
+            waiting: inner.wakes.len() as u64,
             queued: inner.recovery.len() as u64,
+            layout_differs: inner.executor.is_refused(),
+            verified_age: inner.verified_age(),
+            sampled: inner.sampler.sampled(),
+            sampled_stale: inner.sampler.stale.read(),
             ..inner.telemetry.stats()
         }
     }
@@ -240,11 +321,11 @@ where
     E: Executor + Clone,
 {
     pub(crate) fn new(
-        executor: E,
+        executor: Gate<E>,
         tag: Tag,
         name: &str,
         local: Box<dyn Local<K, L1Entry<V>>>,
-        codec: Box<dyn Codec<V>>,
+        codec: Box<Form<V>>,
         clock: Arc<dyn Clock>,
         settings: Settings,
     ) -> Self {
@@ -256,200 +337,143 @@ where
             name: name.to_owned(),
             local,
             codec,
+            built_at: clock.now(),
             clock,
-            floors: Floors::new(settings.tags_max as usize),
+            floors: Floors::new(settings.tags_max as usize, settings.alone),
             lookups: Flights::new(settings.flights_max),
             loads: Flights::new(settings.flights_max),
             wakes: Arc::default(),
             recovery: Recovery::new(settings.queue_max),
+            turns: Arc::new(Semaphore::new(settings.loads_max)),
             telemetry: Telemetry::new(name),
+            sampler: Sampler::new(name, if settings.l2 { settings.sample } else { 0.0 }),
             hasher: RandomState::new(),
             source: rand::random(),
             number: AtomicU64::new(0),
             server_ahead: AtomicI64::new(UNKNOWN),
             kept: OnceLock::new(),
+            followers: OnceLock::new(),
             settings,
         }
     }
 
-    /// Step 1: L1. An entry counts only if its stamp passes the floors, and its time is not over.
+    /// Step 1: L1, for a read that asks for nothing special. An entry counts only if its stamp
+    /// passes the floors, and its time is not over; what needs a second thought is left to
+    /// [`recall`](Self::recall).
     pub(crate) fn hit(&self, key: &K) -> Option<Hit<V>> {
-        let L1Entry(entry) = self.local.get(key)?;
-        let verified = self.floors.admit(&entry.pass, &entry.tags)?;
+        let L1Entry(Kept::Value(entry)) = self.local.get(key)? else { return None };
+        let verified = self.floors.admit(&entry.head.pass, &entry.head.tags)?;
         let now = self.clock.now();
-        if now >= entry.until {
+        if now >= entry.head.term.quiet_until {
             // It stays where it is: another entry may have taken its place since it was read.
             return None;
         }
+        let ask = &self.settings.ask;
+        let freshness = self.freshness(verified, now, ask.bound_us);
+        if ask.verified && freshness != Freshness::Verified {
+            return None;
+        }
         self.telemetry.hits_l1.add();
-        let age = entry.age + now.since(entry.since);
-        Some(Hit { age, tier: Tier::L1, freshness: self.freshness(verified, now), entry })
+        let hit = Hit { entry, tier: Tier::L1, freshness, at: now };
+        if self.sampler.is_due() {
+            self.sample(key, &hit);
+        }
+        Some(hit)
     }
 
     /// Steps 1 and 2 for a caller without a loader.
-    async fn find(&self, key: &K) -> Option<Hit<V>> {
-        if !self.settings.l2 {
-            self.telemetry.misses.add();
-            return None;
-        }
-        let wire = wire(key);
-        if let Looked::Hit(hit) = self.look(key, &wire).await {
-            Some(hit)
-        } else {
-            self.telemetry.misses.add();
-            None
-        }
-    }
-
-    /// Step 2: L2, once for all who ask for the key at the same time.
-    pub(crate) async fn look(&self, key: &K, wire: &Bytes) -> Looked<V> {
-        let shared = self.lookups.share(wire, || self.read_l2(key, wire));
-        // Around all of it: a caller who takes over from one that left has no more time than others.
-        let looked = timeout(self.settings.l2_budget, shared).await;
-        let looked = looked.unwrap_or(Looked::Unavailable);
-        if matches!(looked, Looked::Unavailable) {
-            self.telemetry.l2_errors.add();
-        }
-        looked
-    }
-
-    async fn read_l2(&self, key: &K, wire: &Bytes) -> Looked<V> {
-        // Before the request is sent: what is fenced off meanwhile must not come back with it.
-        let fence = self.floors.fence();
-        // After the fence: a write that is queued from here on raises it. What the server has for a
-        // key that waits to be invalidated is old.
-        if self.blocked(Target::Key, wire) {
-            return Looked::Unavailable;
-        }
-        let Ok(op) = Lookup::new(&self.tag, &self.meta_key, wire) else { return Looked::Miss };
-        match self.executor.run(&op).await {
-            Ok(Found { meta: Some(meta), value: Some(value) }) => {
-                let promoted = self.promote(key, wire, &value, meta.at, fence).await;
-                promoted.map_or(Looked::Unusable, Looked::Hit)
+    pub(crate) async fn find(&self, key: &K, ask: Ask) -> Option<Hit<V>> {
+        let mut spare = match self.recall(key, &ask) {
+            // Nobody loads here, so that the origin rests is no reason to take what is stale.
+            Recalled::Fresh(hit) if hit.freshness == Freshness::Stale => Some(hit),
+            Recalled::Fresh(hit) | Recalled::Early(hit) => {
+                self.telemetry.hit_in_l1(hit.freshness);
+                return Some(hit);
             }
-            Ok(_) => Looked::Miss,
-            Err(error) => {
-                tracing::debug!(cache = %self.name, %error, "reading L2 failed");
-                Looked::Unavailable
-            }
-        }
-    }
-
-    /// Takes a value of L2 into L1. `at` is where the log was when it was read, so the value
-    /// reflects everything up to there. `None` if it cannot be used.
-    pub(crate) async fn promote(
-        &self,
-        key: &K,
-        wire: &Bytes,
-        stored: &StoredValue,
-        at: Stamp,
-        fence: u64,
-    ) -> Option<Hit<V>> {
-        let opened = payload::open(&*self.codec, &stored.envelope);
-        let Opened { value, weight, tags } = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                tracing::debug!(cache = %self.name, %error, "a value in L2 counts as a miss");
-                self.telemetry.undecodable.add();
+            Recalled::Absent => {
+                self.telemetry.hits_absent.add();
                 return None;
             }
+            Recalled::Lapsed(hit) | Recalled::Expired(hit) => Some(hit),
+            Recalled::Nothing => None,
         };
-        if !tags::are_valid(&tags) || !self.unbumped(&tags, stored.stamp).await {
-            return None;
-        }
-        let now = self.clock.now();
-        let (age, left) = self.age_and_rest(stored, now);
-        let until = now.plus(left.min(self.settings.l1_ttl.as_duration()));
-        let entry = Arc::new(Entry {
-            value: Arc::new(value),
-            pass: Pass { stamp: at, fence, stripe: self.stripe(wire) },
-            tags: self.floors.of(&tags),
-            since: now,
-            until,
-            age,
-        });
-        self.local.insert(key.clone(), L1Entry(Arc::clone(&entry)), weight + tags::weight(&tags));
-        self.telemetry.hits_l2.add();
-        Some(Hit { entry, tier: Tier::L2, freshness: Freshness::Verified, age })
-    }
-
-    /// Whether none of a value's tags was bumped since it was stamped.
-    ///
-    /// The versions are read after the value, so they show every bump that the value's own read
-    /// could have missed.
-    async fn unbumped(&self, tags: &[Bytes], stamp: Stamp) -> bool {
-        if tags.is_empty() {
-            return true;
-        }
-        if tags.iter().any(|tag| self.blocked(Target::Tag, tag)) {
-            return false;
-        }
-        let op = Versions::new(&self.tags_key, tags);
-        match self.executor.run(&op).await {
-            Ok(bumped) => {
-                bumped.epoch == Some(stamp.epoch) && bumped.seqs.iter().all(|seq| *seq <= stamp.seq)
+        if ask.l2 {
+            match self.look(key, &wire(key), &ask).await {
+                Looked::Fresh(hit) => return Some(hit),
+                Looked::Stale(hit) => spare = Some(hit),
+                Looked::Absent(_) => return None,
+                Looked::Miss | Looked::Unusable(_) | Looked::Unavailable => {}
             }
-            Err(_) => false,
         }
-    }
-
-    /// Whether L2 must not be used for this, because a write of it waits to be repeated.
-    pub(crate) fn blocked(&self, target: impl FnOnce(Bytes) -> Target, name: &Bytes) -> bool {
-        !self.recovery.is_idle() && self.recovery.blocks(&target(name.clone()))
-    }
-
-    /// How old a value is, and how long it still lives, by the server's clock.
-    fn age_and_rest(&self, stored: &StoredValue, now: MonoTime) -> (Duration, Duration) {
-        match self.server_time(now) {
-            Some(server) => (server.since(stored.stored_at), stored.expires_at.since(server)),
-            None => (Duration::ZERO, stored.expires_at.since(stored.stored_at)),
+        let stale = spare.filter(|_| ask.stale);
+        if let Some(hit) = stale.and_then(|hit| self.spare(&hit, &ask, ask.grace())) {
+            self.telemetry.stale_on_demand.add();
+            return Some(hit);
         }
+        self.telemetry.misses.add();
+        None
     }
 
-    /// The server's time at `now`, late by a round trip at most; `None` if it was never read.
-    fn server_time(&self, now: MonoTime) -> Option<ServerTime> {
-        let ahead = self.server_ahead.load(Ordering::Relaxed);
-        (ahead != UNKNOWN)
-            .then(|| ServerTime::from_micros(now.as_micros().saturating_add_signed(ahead)))
-    }
-
-    pub(crate) fn server_clock(&self, sent: MonoTime, server: ServerTime) {
-        let ahead = server.as_micros() as i64 - sent.as_micros() as i64;
-        self.server_ahead.store(ahead, Ordering::Relaxed);
-    }
-
-    /// What the server's clock shows at most, so much time from now; `None` if it was never read.
-    pub(crate) fn server_deadline(&self, within: Duration) -> Option<ServerTime> {
-        self.server_time(self.clock.now()).map(|now| now.plus(within))
-    }
-
-    pub(crate) fn freshness(&self, verified: MonoTime, now: MonoTime) -> Freshness {
-        let ever = verified > MonoTime::default();
-        if self.settings.alone || (ever && now.since(verified) <= self.settings.staleness_bound) {
-            Freshness::Verified
-        } else {
-            Freshness::Unverified
-        }
-    }
-
-    /// What is loaded or written here, for L1. Nothing if it does not fit or has no weight.
+    /// What is loaded or written here, for L1. It is not kept if it has no weight, or too much.
     pub(crate) fn keep_local(
         &self,
         key: &K,
         value: Arc<V>,
         pass: Pass,
         keep: Keep<'_>,
-    ) -> Arc<Entry<V>> {
-        let now = self.clock.now();
-        let Keep { ttl, weight, tags } = keep;
-        let until = now.plus(ttl.as_duration().min(self.settings.l1_ttl.as_duration()));
-        let (floors, age) = (self.floors.of(tags), Duration::ZERO);
-        let entry = Arc::new(Entry { value, pass, tags: floors, since: now, until, age });
-        if let Some(weight) = weight {
-            let weight = weight + tags::weight(tags);
-            self.local.insert(key.clone(), L1Entry(Arc::clone(&entry)), weight);
+    ) -> Arc<Entry<Arc<V>>> {
+        let entry = self.own_entry(value, pass, keep);
+        if let Some(weight) = keep.full_weight() {
+            self.keep(key, Kept::Value(Arc::clone(&entry)), weight);
         }
         entry
+    }
+
+    pub(crate) fn own_entry(
+        &self,
+        value: Arc<V>,
+        pass: Pass,
+        keep: Keep<'_>,
+    ) -> Arc<Entry<Arc<V>>> {
+        Arc::new(Entry { head: self.own_head(pass, keep), value })
+    }
+
+    /// The same for what the origin does not have.
+    pub(crate) fn keep_absent(&self, key: &K, pass: Pass, keep: Keep<'_>) {
+        let entry = Arc::new(Entry { head: self.own_head(pass, keep), value: () });
+        self.keep(key, Kept::Absent(entry), tags::weight(keep.tags));
+    }
+
+    fn own_head(&self, pass: Pass, keep: Keep<'_>) -> Head {
+        let now = self.clock.now();
+        let l1 = keep.ttl.min(self.settings.l1_ttl.as_duration());
+        let early = self.settings.early_refresh;
+        let life = Life { age: Duration::ZERO, fresh: keep.ttl, l1, cost: keep.cost, early };
+        Head::new(pass, self.floors.of(keep.tags), Term::new(now, life), None)
+    }
+
+    /// A ttl with this cache's jitter.
+    pub(crate) fn jittered(&self, ttl: Ttl) -> Duration {
+        let jitter = self.settings.jitter;
+        if jitter > 0.0 {
+            term::jittered(ttl.as_duration(), jitter, rand::random())
+        } else {
+            ttl.as_duration()
+        }
+    }
+
+    /// How long L2 keeps a value that is fresh for `ttl`, and what its envelope must say of that.
+    pub(crate) fn shared_ttl(&self, ttl: Duration) -> (Ttl, Option<Duration>) {
+        let grace = self.settings.ask.grace();
+        (Ttl::clamped(ttl.saturating_add(grace)), (grace > Duration::ZERO).then_some(ttl))
+    }
+
+    /// How old the last proof is that no invalidation is missing.
+    pub(crate) fn verified_age(&self) -> Duration {
+        if self.settings.alone {
+            return Duration::ZERO;
+        }
+        self.clock.now().since(self.floors.verified_as_of().max(self.built_at))
     }
 
     pub(crate) fn stripe(&self, wire: &[u8]) -> u32 {
@@ -475,13 +499,40 @@ where
     }
 }
 
+impl<K, V, E> Holdings for Inner<K, V, E>
+where
+    K: CacheKey,
+    V: Send + Sync + 'static,
+    E: Executor + Clone,
+{
+    fn void(&self) {
+        self.floors.void();
+        self.detach_all();
+        // Nothing in it counts any more; this only gives the memory back.
+        self.local.clear();
+    }
+
+    fn confirm(&self) {
+        self.floors.confirm();
+    }
+}
+
 /// How a value is kept in L1.
 #[derive(Clone, Copy)]
 pub(crate) struct Keep<'a> {
-    pub(crate) ttl: Ttl,
+    pub(crate) ttl: Duration,
+    /// What loading it cost.
+    pub(crate) cost: Duration,
     /// What it weighs; `None` if it is not to be kept.
     pub(crate) weight: Option<u32>,
     pub(crate) tags: &'a [Bytes],
+}
+
+impl Keep<'_> {
+    /// What the value and its tags weigh.
+    pub(crate) fn full_weight(&self) -> Option<u32> {
+        Some(self.weight?.saturating_add(tags::weight(self.tags)))
+    }
 }
 
 /// The bytes of a key.
@@ -498,17 +549,6 @@ pub(crate) fn checked_wire(key: &impl CacheKey) -> Result<Bytes, KeyError> {
         0 => Err(KeyError::Empty),
         len if len > Key::NAME_BYTES_MAX => Err(KeyError::TooLong(len)),
         _ => Ok(wire),
-    }
-}
-
-impl<V> Clone for Looked<V> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Hit(hit) => Self::Hit(hit.clone()),
-            Self::Miss => Self::Miss,
-            Self::Unusable => Self::Unusable,
-            Self::Unavailable => Self::Unavailable,
-        }
     }
 }
 

@@ -6,30 +6,82 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fleetwide_core_traits::{Ttl, TtlError};
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use crate::tags::{self, CacheTag, TagError};
 
+/// What a loader says about a key.
+///
+/// A plain value and an `Option` of one turn into it: `Ok(user)`, `Ok(Some(user))`, `Ok(None)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Loaded<V> {
+    /// The origin has this value.
+    Value(V),
+    /// The origin has none, which is remembered for the cache's
+    /// [`negative_ttl`](crate::CacheBuilder::negative_ttl).
+    Absent,
+    /// The [`previous`](LoadContext::previous) value is still the one that the origin has. It is
+    /// kept for another ttl.
+    NotModified,
+}
+
+impl<V> From<V> for Loaded<V> {
+    fn from(value: V) -> Self {
+        Self::Value(value)
+    }
+}
+
+impl<V> From<Option<V>> for Loaded<V> {
+    fn from(value: Option<V>) -> Self {
+        value.map_or(Self::Absent, Self::Value)
+    }
+}
+
 /// What the loader of [`Cache::get_or_load_with`](crate::Cache::get_or_load_with) is handed.
 ///
 /// Through it the loader says how the value is to be kept, once it knows the value.
-pub struct LoadContext<K> {
+pub struct LoadContext<K, V> {
     key: K,
+    previous: Option<Arc<V>>,
     said: Arc<Mutex<Said>>,
 }
 
 /// What a loader has said.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Said {
     pub(crate) ttl: Option<Ttl>,
     pub(crate) tags: Vec<CacheTag>,
     pub(crate) no_store: bool,
 }
 
-impl<K> LoadContext<K> {
-    pub(crate) fn new(key: K) -> (Self, Arc<Mutex<Said>>) {
+/// What a loader fails with.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A loader whose type nobody needs to know any more.
+pub(crate) type Loader<K, V> =
+    Box<dyn FnOnce(LoadContext<K, V>) -> BoxFuture<'static, Result<Loaded<V>, BoxError>> + Send>;
+
+/// Forgets the type of a loader.
+pub(crate) fn erased<K, V, L, F, T, R>(loader: L) -> Loader<K, V>
+where
+    K: Send + 'static,
+    V: Send + Sync + 'static,
+    L: FnOnce(LoadContext<K, V>) -> F + Send + 'static,
+    F: Future<Output = Result<T, R>> + Send + 'static,
+    T: Into<Loaded<V>>,
+    R: Into<BoxError>,
+{
+    Box::new(|context| {
+        // The loader's own code runs inside the future, where a panic of it is caught.
+        Box::pin(async move { loader(context).await.map(Into::into).map_err(Into::into) })
+    })
+}
+
+impl<K, V> LoadContext<K, V> {
+    pub(crate) fn new(key: K, previous: Option<Arc<V>>) -> (Self, Arc<Mutex<Said>>) {
         let said = Arc::new(Mutex::new(Said::default()));
-        (Self { key, said: Arc::clone(&said) }, said)
+        (Self { key, previous, said: Arc::clone(&said) }, said)
     }
 
     /// The key that is to be loaded.
@@ -40,6 +92,12 @@ impl<K> LoadContext<K> {
     /// The key, for a loader that needs nothing else.
     pub fn into_key(self) -> K {
         self.key
+    }
+
+    /// The value that is to be renewed, for an origin that can say whether it has changed: see
+    /// [`Loaded::NotModified`]. `None` when there was none, or it was invalidated.
+    pub fn previous(&self) -> Option<&Arc<V>> {
+        self.previous.as_ref()
     }
 
     /// Sets how long this value lives, in the place of the cache's ttl.
@@ -77,7 +135,7 @@ impl Said {
     }
 }
 
-impl<K: fmt::Debug> fmt::Debug for LoadContext<K> {
+impl<K: fmt::Debug, V> fmt::Debug for LoadContext<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoadContext").field("key", &self.key).finish_non_exhaustive()
     }

@@ -3,12 +3,16 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use fleetwide_core_traits::{BackendError, CodecError, EnvelopeError, KeyError, TtlError};
+use fleetwide_core_traits::{
+    BackendError, CodecError, EnvelopeError, KeyError, SealError, TtlError,
+};
 
+use crate::form::ProtectError;
 use crate::tags::TagError;
+use crate::token::WriteToken;
 
 /// Why a [`CacheBuilder`](crate::CacheBuilder) built nothing.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// The cache's name is no name.
@@ -21,6 +25,14 @@ pub enum ConfigError {
         setting: &'static str,
         /// What is wrong with it.
         source: TtlError,
+    },
+    /// A factor is out of range, or no number.
+    #[error("{setting} must be from 0 to {max}")]
+    Factor {
+        /// Which setting.
+        setting: &'static str,
+        /// The most.
+        max: f64,
     },
     /// A time is out of the range that makes sense.
     #[error("{setting} must be from {min:?} to {max:?}")]
@@ -57,12 +69,35 @@ pub enum WriteError {
     /// The value's head cannot be written. Nothing was done.
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
+    /// The value cannot be protected. Nothing was done.
+    #[error(transparent)]
+    Seal(#[from] SealError),
     /// The server was not reached; the key waits to be invalidated.
     #[error("queued, because the server was not reached: {0}")]
     Queued(#[source] BackendError),
     /// The server may have done it; the key waits to be invalidated to be sure.
     #[error("outcome unknown, queued to be sure: {0}")]
     Unknown(#[source] BackendError),
+    /// It was done, here and by the server, but fewer replicas than asked for have said in time that
+    /// they have it: if the server is lost now, the write may be lost with it.
+    #[error("done, but only {acknowledged} of {wanted} replicas have acknowledged it")]
+    TooFewReplicas {
+        /// What the write would have returned.
+        token: WriteToken,
+        /// How many have. In memory, where there is no replica, 0.
+        acknowledged: usize,
+        /// How many were asked for.
+        wanted: u32,
+    },
+}
+
+impl From<ProtectError> for WriteError {
+    fn from(error: ProtectError) -> Self {
+        match error {
+            ProtectError::Seal(error) => Self::Seal(error),
+            ProtectError::Envelope(error) => Self::Envelope(error),
+        }
+    }
 }
 
 impl WriteError {
@@ -84,15 +119,32 @@ pub enum LoadError {
     /// The loader panicked, with this message.
     #[error("the loader panicked: {0}")]
     Panicked(Arc<str>),
-    /// The runtime shut down while the loader ran.
-    #[error("the load was given up, because the runtime shut down")]
+    /// It took longer than the [`hard_timeout`](crate::CacheBuilder::hard_timeout). The loader goes
+    /// on, and fills the cache when it is done.
+    #[error("loading took longer than {0:?}")]
+    TimedOut(std::time::Duration),
+    /// The runtime shut down while the loader ran; or all who waited left, and the cache cancels
+    /// such loads.
+    #[error("the load was given up")]
     Abandoned,
+    /// The origin has no such value, and the caller takes nothing but a value:
+    /// [`try_get_or_load`](crate::Cache::try_get_or_load) takes that as well.
+    #[error("the origin has no such value")]
+    Absent,
+    /// The loader said that nothing was modified, but there was no previous value.
+    #[error("the loader keeps the previous value, but there is none")]
+    NothingToKeep,
     /// The key is empty or too long.
     #[error(transparent)]
     Key(#[from] KeyError),
 }
 
 impl LoadError {
+    /// Whether it comes from trouble with the origin, so that what is stale may be better.
+    pub(crate) fn is_trouble(&self) -> bool {
+        !matches!(self, Self::Key(_) | Self::Absent)
+    }
+
     /// The loader's own error, if it is a `T`.
     pub fn loader_error<T: Error + 'static>(&self) -> Option<&T> {
         match self {

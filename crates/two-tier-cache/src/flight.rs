@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -19,7 +20,18 @@ struct Flight<T> {
     /// The result; `None` inside means that its leader left without one.
     done: OnceLock<Option<T>>,
     landed: Notify,
+    /// How many follow, and what became of them: see the constants.
+    crowd: AtomicU32,
+    /// The last follower has left.
+    left: Notify,
 }
+
+/// All followers have left, so nobody may join any more: the leader has been told to give up.
+const ABANDONED: u32 = 1 << 31;
+/// The result is wanted even if nobody waits for it.
+const WANTED: u32 = 1 << 30;
+/// The bits that count followers.
+const FOLLOWERS: u32 = WANTED - 1;
 
 /// The part of a caller in a flight.
 pub(crate) enum Role<T: Clone> {
@@ -50,9 +62,16 @@ impl<T: Clone> Flights<T> {
         let mut under_way = self.under_way.lock();
         let full = under_way.len() >= self.max;
         match under_way.entry(key.clone()) {
-            Entry::Occupied(flight) => Role::Follower(Follower(Arc::clone(flight.get()))),
+            Entry::Occupied(mut place) => {
+                if let Some(follower) = Follower::join(place.get()) {
+                    return Role::Follower(follower);
+                }
+                let flight = Flight::begun();
+                place.insert(Arc::clone(&flight));
+                Role::Leader(Leader { flights: Arc::clone(self), key: key.clone(), flight })
+            }
             Entry::Vacant(place) => {
-                let flight = Arc::new(Flight { done: OnceLock::new(), landed: Notify::new() });
+                let flight = Flight::begun();
                 // A flight that is not in the table can be joined by nobody and detached by
                 // nobody, which costs a second load and never a wrong value: what it inserts is
                 // still judged by its stamp.
@@ -62,6 +81,11 @@ impl<T: Clone> Flights<T> {
                 Role::Leader(Leader { flights: Arc::clone(self), key: key.clone(), flight })
             }
         }
+    }
+
+    /// Begins a flight that nobody can join.
+    pub(crate) fn alone(self: &Arc<Self>, key: &Bytes) -> Leader<T> {
+        Leader { flights: Arc::clone(self), key: key.clone(), flight: Flight::begun() }
     }
 
     /// Runs `work` unless somebody runs the same already, and gives everyone the result.
@@ -74,6 +98,8 @@ impl<T: Clone> Flights<T> {
         loop {
             match self.join(key) {
                 Role::Leader(leader) => {
+                    // Its own future waits for it.
+                    leader.let_finish();
                     let result = work().await;
                     leader.land(result.clone());
                     return result;
@@ -103,10 +129,53 @@ impl<T: Clone> Flights<T> {
     }
 }
 
+impl<T> Flight<T> {
+    fn begun() -> Arc<Self> {
+        Arc::new(Self {
+            done: OnceLock::new(),
+            landed: Notify::new(),
+            crowd: AtomicU32::new(0),
+            left: Notify::new(),
+        })
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.crowd.load(Ordering::Acquire) & ABANDONED != 0
+    }
+}
+
 impl<T: Clone> Leader<T> {
-    /// A wait for the own flight, for a leader that hands its duty to a task.
+    /// A wait for the own flight, for a leader that hands its duty to a task. To be called before
+    /// that task begins.
     pub(crate) fn follow(&self) -> Follower<T> {
+        self.flight.crowd.fetch_add(1, Ordering::AcqRel);
         Follower(Arc::clone(&self.flight))
+    }
+
+    /// Says that the result is wanted even if nobody waits for it.
+    pub(crate) fn let_finish(&self) {
+        self.flight.crowd.fetch_or(WANTED, Ordering::AcqRel);
+    }
+
+    /// Returns when the last who waited has left, and the result is not wanted without them.
+    pub(crate) async fn abandoned(&self) {
+        loop {
+            let left = self.flight.left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            if self.flight.is_abandoned() {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    /// Lets later callers begin a flight of their own.
+    pub(crate) fn detach(&self) {
+        let mut under_way = self.flights.under_way.lock();
+        if under_way.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
+            under_way.remove(&self.key);
+        }
     }
 
     /// Gives everyone the result.
@@ -130,9 +199,38 @@ impl<T: Clone> Drop for Leader<T> {
     }
 }
 
+impl<T> Follower<T> {
+    /// `None` if all who followed before have left.
+    fn join(flight: &Arc<Flight<T>>) -> Option<Self> {
+        let joined = |crowd: u32| (crowd & ABANDONED == 0).then_some(crowd + 1);
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        flight.crowd.fetch_update(order.0, order.1, joined).ok()?;
+        Some(Self(Arc::clone(flight)))
+    }
+
+    /// Says that the result is wanted although this one waits no longer.
+    pub(crate) fn let_finish(&self) {
+        self.0.crowd.fetch_or(WANTED, Ordering::AcqRel);
+    }
+}
+
+impl<T> Drop for Follower<T> {
+    fn drop(&mut self) {
+        let left = |crowd: u32| {
+            let rest = crowd - 1;
+            Some(if rest & (FOLLOWERS | WANTED) == 0 { rest | ABANDONED } else { rest })
+        };
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        let before = self.0.crowd.fetch_update(order.0, order.1, left);
+        if before.is_ok_and(|crowd| crowd & (FOLLOWERS | WANTED) == 1) {
+            self.0.left.notify_waiters();
+        }
+    }
+}
+
 impl<T: Clone> Follower<T> {
     /// The result; `None` if the leader left without one.
-    pub(crate) async fn wait(self) -> Option<T> {
+    pub(crate) async fn wait(&self) -> Option<T> {
         loop {
             let landed = self.0.landed.notified();
             tokio::pin!(landed);

@@ -32,6 +32,10 @@ where
         }
         cache.floors.begin(at);
         cache.detach_all();
+        if why == Begin::Reset {
+            // What the server has lost may be the layout as well.
+            cache.executor.doubt();
+        }
         if why != Begin::First {
             cache.telemetry.resets.add();
             // Nothing in it counts any more; this only gives the memory back.
@@ -47,10 +51,11 @@ where
             return;
         }
         match body::read(&entry.body) {
-            Said::Changed(key) => {
-                cache.floors.raise(cache.stripe(&key), entry.stamp);
-                cache.detach(&key);
-                cache.wakes.wake(&key);
+            Said::Changed(key) => changed(&cache, &key, entry.stamp),
+            Said::ChangedMany(keys) => {
+                for key in keys {
+                    changed(&cache, &key, entry.stamp);
+                }
             }
             Said::Bumped(tag) => {
                 cache.floors.raise_tag(&tag, entry.stamp);
@@ -68,8 +73,11 @@ where
     }
 
     fn verified(&self, _at: Stamp, as_of: MonoTime) {
-        if let Some(cache) = self.0.upgrade() {
+        let Some(cache) = self.0.upgrade() else { return };
+        if cache.executor.has_agreed() {
             cache.floors.verified(as_of);
+        } else {
+            cache.floors.verified_if_confirmed(as_of);
         }
     }
 
@@ -79,9 +87,28 @@ where
         }
     }
 
+    fn tick(&self) {
+        if let Some(cache) = self.0.upgrade() {
+            cache.telemetry.verified_age(cache.verified_age());
+            cache.executor.tick();
+        }
+    }
+
     fn signal(&self, key: &[u8]) {
         if let Some(cache) = self.0.upgrade() {
             cache.wakes.wake(key);
         }
     }
+}
+
+/// A key was written or removed.
+fn changed<K, V, E>(cache: &Inner<K, V, E>, key: &[u8], at: Stamp)
+where
+    K: CacheKey,
+    V: Send + Sync + 'static,
+    E: Executor + Clone,
+{
+    cache.floors.raise(cache.stripe(key), at);
+    cache.detach(key);
+    cache.wakes.wake(key);
 }

@@ -3,15 +3,22 @@
 //! L1 is this process, L2 a server that all instances share. A read goes:
 //!
 //! 1. **L1**: an entry counts only if its stamp passes the floors that invalidations have raised,
-//!    and its time is not over. A hit allocates nothing and asks nobody.
+//!    and its time is not over. A hit allocates nothing and asks nobody. Near its end it may be
+//!    renewed in the background ([`early_refresh`](CacheBuilder::early_refresh)).
 //! 2. **L2**: one `MGET` of the value and of where the cache's log is, shared by all callers of
 //!    the process. What is found is taken into L1, stamped with that place.
 //! 3. **Lease**: nobody has the value, so the server is asked who loads it. One instance is
 //!    told to; the others wait for its message, or until its lease runs out.
-//! 4. **Load**: the loader runs in a task of its own; its lease is renewed while it lives.
+//!    Who has a value whose time is over, and may serve it
+//!    ([`stale_while_revalidate`](CacheBuilder::stale_while_revalidate),
+//!    [`stale_if_error`](CacheBuilder::stale_if_error)), does not wait.
+//! 4. **Load**: the loader runs in a task of its own, one of at most
+//!    [`loads_max`](CacheBuilder::loads_max); its lease is renewed while it lives.
 //! 5. **Hand-over**: L1 takes the value, stamped with the lease's place, and all who wait get it.
 //! 6. **Fill**: L2 takes the value only if the lease is still the loader's and nothing was cleared
 //!    since. An invalidation deletes the lease, so what it removed cannot come back.
+//!
+//! A single read can ask for more or for less: [`Cache::at`].
 //!
 //! Trouble with the server never fails a read that the loader can answer, and adds at most
 //! [`l2_budget`](CacheBuilder::l2_budget). A write that the server did not confirm is an error that
@@ -40,31 +47,66 @@
 //! # Ok(()) }
 //! ```
 
+mod ask;
 mod body;
 mod builder;
+mod bulk;
 mod cache;
+mod change;
 mod context;
 mod entry;
 mod error;
 mod flight;
 mod floors;
 mod follow;
+mod form;
+mod gate;
+#[cfg(test)]
+mod golden;
+mod guard;
 mod key;
+#[cfg(feature = "encryption")]
+mod key_ring;
+mod l2;
+mod layout;
 mod load;
 mod ops;
+mod options;
+mod origin;
 mod payload;
+mod read;
 mod recovery;
+mod repeat;
+mod sampler;
+mod settle;
 mod tags;
 mod telemetry;
+mod term;
+mod token;
+mod wait;
 mod wake;
+mod warm;
 mod write;
 
-pub use builder::CacheBuilder;
+pub use builder::{CacheBuilder, OnAbandon};
+pub use bulk::{BulkError, BulkItem, BulkWriteError, Hits, IntoHits, Many};
 pub use cache::Cache;
-pub use context::LoadContext;
+pub use change::Change;
+pub use context::{LoadContext, Loaded};
 pub use entry::{Freshness, Hit, L1Entry, Tier};
 pub use error::{ConfigError, LoadError, WriteError};
+pub use gate::LayoutWatch;
+pub use guard::WriteGuard;
 pub use key::CacheKey;
+#[cfg(feature = "encryption")]
+pub use key_ring::KeyRing;
+pub use layout::LayoutError;
+pub use options::{PutOptions, WriteOptions};
+pub use read::Read;
 pub use tags::{CacheTag, TagError};
 pub use telemetry::Stats;
-pub use write::PutOptions;
+pub use token::{TokenError, WriteToken};
+pub use warm::{Progress, Warm, WarmError};
+
+pub use fleetwide_core_traits::Replicas;
+pub use fleetwide_core_traits::log::{Applied, Behind, WaitError};

@@ -1,66 +1,56 @@
-//! Steps 3 to 6 of a read: one loader in the fleet, and what becomes of its value.
+//! A read with a loader: who loads, who waits and for how long, and what is served meanwhile.
 
-use std::any::Any;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fleetwide_core_traits::log::{EntryId, Epoch};
-use fleetwide_core_traits::{Executor, ExecutorExt, MonoTime};
-use futures_util::FutureExt;
-use futures_util::future::{Either, select};
-use rand::Rng;
-use tokio::time::{sleep, timeout, timeout_at};
+use fleetwide_core_traits::{Executor, ServerTime};
+use tokio::time::{Instant, timeout_at};
 
-use crate::cache::{Inner, Keep, Looked, checked_wire};
-use crate::context::{LoadContext, Said};
-use crate::entry::{Entry, Freshness, Hit, Tier};
+use crate::ask::{Ask, Recalled};
+use crate::builder::OnAbandon;
+use crate::cache::{Inner, checked_wire};
+use crate::context::{BoxError, LoadContext, Loaded, erased};
+use crate::entry::{Answer, Hit};
 use crate::error::LoadError;
-use crate::flight::{Leader, Role};
-use crate::floors::Pass;
+use crate::flight::{Follower, Role};
 use crate::key::CacheKey;
-use crate::ops::{EntryKeys, Fill, Lease, Leased, Release, Renew, Wake};
-use crate::payload::{self, Sealed};
-use crate::recovery::Target;
+use crate::l2::Looked;
+use crate::origin::Job;
 
-/// First and longest pause between two looks at somebody else's load. Usually a message comes
-/// first; the looks are for the case that it is lost.
-const PAUSE_MIN: Duration = Duration::from_millis(10);
-const PAUSE_MAX: Duration = Duration::from_millis(250);
+/// What becomes of a flight.
+pub(crate) type Landed<V> = Result<Answer<V>, LoadError>;
 
-/// On what ground a loader runs.
-struct Ground {
-    /// What the loaded value will claim.
-    pass: Pass,
-    /// The lease, if L2 gave one.
-    lease: Option<Held>,
+/// How often a read that must see a certain write joins a load that may be too old for it, before
+/// it loads by itself.
+pub(crate) const JOINS_MAX: usize = 2;
+
+/// What is known before somebody has to load.
+struct Known<V> {
+    /// What may be served if the load is slow or fails.
+    spare: Option<Hit<V>>,
+    /// What L2 has, and is of no use.
+    seen: Option<ServerTime>,
+    /// Whether L2 can be asked who loads.
+    l2: bool,
 }
 
-/// A lease that was granted to us.
-struct Held {
-    token: EntryId,
-    keys: Box<EntryKeys>,
+impl<V> Known<V> {
+    /// What an entry that is to be renewed says.
+    fn of(hit: Hit<V>, l2: bool) -> Self {
+        Self { seen: hit.entry.head.stored_at, spare: Some(hit), l2 }
+    }
 }
 
-/// What a loader gave.
-struct Outcome<V> {
-    value: V,
-    said: Said,
-    began: MonoTime,
-    /// How long it took.
-    cost: Duration,
+/// What the tiers said.
+enum Tiers<V> {
+    /// The answer.
+    Answer(Answer<V>),
+    /// The answer, which somebody should renew.
+    Early(Hit<V>),
+    /// No answer.
+    Open(Known<V>),
 }
-
-/// The answer to the question who loads.
-enum Turn<V> {
-    /// Nobody: there is a value now.
-    Value(Hit<V>),
-    /// We do.
-    Ours(Ground),
-}
-
-type Loaded<V> = Result<Hit<V>, LoadError>;
 
 impl<K, V, E> Inner<K, V, E>
 where
@@ -68,255 +58,222 @@ where
     V: Send + Sync + 'static,
     E: Executor + Clone,
 {
-    /// A read with a loader, after L1 has missed.
-    pub(crate) async fn find_or_load<L, F, R>(self: Arc<Self>, key: &K, loader: L) -> Loaded<V>
+    /// A read with a loader, after the short way has missed. `negative` says whether the caller
+    /// takes it for an answer that the origin has no value.
+    pub(crate) async fn find_or_load<L, F, T, R>(
+        self: Arc<Self>,
+        key: &K,
+        ask: Ask,
+        negative: bool,
+        loader: L,
+    ) -> Landed<V>
     where
-        L: FnOnce(LoadContext<K>) -> F + Send + 'static,
-        F: Future<Output = Result<V, R>> + Send + 'static,
-        R: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+        L: FnOnce(LoadContext<K, V>) -> F + Send + 'static,
+        F: Future<Output = Result<T, R>> + Send + 'static,
+        T: Into<Loaded<V>>,
+        R: Into<BoxError>,
     {
         let wire = checked_wire(key)?;
         let asked = self.clock.now();
-        let looked =
-            if self.settings.l2 { self.look(key, &wire).await } else { Looked::Unavailable };
-        if let Looked::Hit(hit) = looked {
-            return Ok(hit);
-        }
-        let follower = match self.loads.join(&wire) {
-            Role::Follower(follower) => follower,
-            Role::Leader(flight) => {
-                // The flight before this one may have landed since we looked.
-                if let Some(hit) = self.hit(key) {
-                    flight.land(Ok(hit.clone()));
-                    return Ok(hit);
+        match self.ask_tiers(key, &wire, &ask, negative).await {
+            Tiers::Answer(answer) => Ok(answer),
+            Tiers::Early(hit) => {
+                // In the background: the caller has its answer.
+                if let Role::Leader(flight) = self.loads.join(&wire) {
+                    self.telemetry.refreshes_early.add();
+                    flight.let_finish();
+                    let known = Known::of(hit.clone(), ask.l2);
+                    let job = Job::new(key.clone(), wire, known.seen, known.spare, flight);
+                    let job = job.via_l2(known.l2).taking_absent(negative);
+                    tokio::spawn(self.load(job, erased(loader)));
                 }
-                let follower = flight.follow();
-                let spent = self.clock.now().since(asked);
-                let work = Arc::clone(&self).load(key.clone(), wire, looked, spent, loader, flight);
-                tokio::spawn(work);
-                follower
+                Ok(Answer::Value(hit))
             }
-        };
-        self.telemetry.misses.add();
-        follower.wait().await.unwrap_or(Err(LoadError::Abandoned))
+            Tiers::Open(known) => {
+                let spent = self.clock.now().since(asked);
+                self.join_or_load(key, wire, ask, negative, known, spent, loader).await
+            }
+        }
     }
 
-    /// The load itself, in a task of its own: no caller's leaving stops it.
-    async fn load<L, F, R>(
+    /// Steps 1 and 2.
+    async fn ask_tiers(&self, key: &K, wire: &Bytes, ask: &Ask, negative: bool) -> Tiers<V> {
+        let mut spare = match self.recall(key, ask) {
+            Recalled::Fresh(hit) => {
+                self.telemetry.hit_in_l1(hit.freshness);
+                return Tiers::Answer(Answer::Value(hit));
+            }
+            Recalled::Early(hit) => {
+                self.telemetry.hit_in_l1(hit.freshness);
+                return Tiers::Early(hit);
+            }
+            Recalled::Absent if negative => {
+                self.telemetry.hits_absent.add();
+                return Tiers::Answer(Answer::Absent);
+            }
+            // Its time is over in L2 too, unless somebody has renewed it: who asks for the lease
+            // will learn of that.
+            Recalled::Expired(hit) => return Tiers::Open(Known::of(hit, ask.l2)),
+            Recalled::Lapsed(hit) => Some(hit),
+            Recalled::Absent | Recalled::Nothing => None,
+        };
+        if !ask.l2 {
+            return Tiers::Open(Known { spare, seen: None, l2: false });
+        }
+        let (seen, l2) = match self.look(key, wire, ask).await {
+            Looked::Fresh(hit) if self.is_early(&hit) => return Tiers::Early(hit),
+            Looked::Fresh(hit) => return Tiers::Answer(Answer::Value(hit)),
+            Looked::Absent(_) if negative => return Tiers::Answer(Answer::Absent),
+            Looked::Absent(at) | Looked::Unusable(at) => (Some(at), true),
+            Looked::Stale(hit) => {
+                let at = hit.entry.head.stored_at;
+                spare = Some(hit);
+                (at, true)
+            }
+            Looked::Miss => (None, true),
+            Looked::Unavailable => (None, false),
+        };
+        Tiers::Open(Known { spare, seen, l2 })
+    }
+
+    /// Joins the load that is under way, or begins one.
+    #[allow(clippy::too_many_arguments, reason = "one call, whose parts are apart before it")]
+    async fn join_or_load<L, F, T, R>(
         self: Arc<Self>,
-        key: K,
+        key: &K,
         wire: Bytes,
-        looked: Looked<V>,
+        ask: Ask,
+        negative: bool,
+        known: Known<V>,
         spent: Duration,
         loader: L,
-        flight: Leader<Loaded<V>>,
-    ) where
-        L: FnOnce(LoadContext<K>) -> F + Send + 'static,
-        F: Future<Output = Result<V, R>> + Send + 'static,
-        R: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+    ) -> Landed<V>
+    where
+        L: FnOnce(LoadContext<K, V>) -> F + Send + 'static,
+        F: Future<Output = Result<T, R>> + Send + 'static,
+        T: Into<Loaded<V>>,
+        R: Into<BoxError>,
     {
-        let ground = match self.turn(&key, &wire, &looked, spent).await {
-            Turn::Value(hit) => return flight.land(Ok(hit)),
-            Turn::Ours(ground) => ground,
+        let Known { spare, seen, l2 } = known;
+        let began = Instant::now();
+        let mut joins = 0;
+        let flight = loop {
+            let follower = match self.loads.join(&wire) {
+                Role::Leader(flight) => break flight,
+                Role::Follower(_) if joins == JOINS_MAX => break self.loads.alone(&wire),
+                Role::Follower(follower) => follower,
+            };
+            joins += 1;
+            self.telemetry.misses.add();
+            let landed = self.wait(follower, spare.as_ref(), &ask, began).await;
+            if self.suits(&landed, &ask) {
+                return landed;
+            }
+            // It began before the write that this read has to see.
+            self.loads.detach(&wire);
         };
-        let began = self.clock.now();
-        let (context, said) = LoadContext::new(key.clone());
-        let loading = AssertUnwindSafe(async { loader(context).await }).catch_unwind();
-        let result = self.with_renewal(ground.lease.as_ref(), loading).await;
-        let cost = self.clock.now().since(began);
-        self.telemetry.load_seconds.record(cost);
-        match result {
-            Ok(Ok(value)) => {
-                let said = std::mem::take(&mut *said.lock());
-                self.land_value(&key, &wire, Outcome { value, said, began, cost }, ground, flight)
-                    .await;
+        // The flight before this one may have landed since we looked.
+        if let Recalled::Fresh(hit) = self.recall(key, &ask) {
+            flight.land(Ok(Answer::Value(hit.clone())));
+            return Ok(Answer::Value(hit));
+        }
+        self.telemetry.misses.add();
+        let follower = flight.follow();
+        if self.settings.on_abandon == OnAbandon::Finish {
+            flight.let_finish();
+        }
+        let job = Job::new(key.clone(), wire, seen, spare.clone(), flight)
+            .via_l2(l2)
+            .taking_absent(negative)
+            .reflecting(ask.at_least)
+            .spent(spent);
+        tokio::spawn(Arc::clone(&self).load(job, erased(loader)));
+        self.wait(follower, spare.as_ref(), &ask, began).await
+    }
+
+    /// Whether what others loaded shows the write that this read has to see.
+    pub(crate) fn suits(&self, landed: &Landed<V>, ask: &Ask) -> bool {
+        match (landed, ask.at_least) {
+            (Ok(Answer::Value(hit)), at_least @ Some(_)) => {
+                self.has_seen(Some(hit.entry.head.pass.stamp), at_least)
             }
-            Ok(Err(error)) => {
-                self.telemetry.loads_failed.add();
-                flight.land(Err(LoadError::Failed(error.into().into())));
-                self.release(&wire, ground.lease).await;
-            }
-            Err(panic) => {
-                self.telemetry.loads_panicked.add();
-                flight.land(Err(LoadError::Panicked(message(&*panic))));
-                self.release(&wire, ground.lease).await;
-            }
+            (Ok(Answer::Absent), Some(_)) => false,
+            _ => true,
         }
     }
 
-    /// Step 3: asks the server for the right to load, and waits while somebody else has it.
-    async fn turn(
-        self: &Arc<Self>,
-        key: &K,
-        wire: &Bytes,
-        looked: &Looked<V>,
-        spent: Duration,
-    ) -> Turn<V> {
-        let budget = self.settings.l2_budget;
-        let mut ends = tokio::time::Instant::now() + budget.saturating_sub(spent);
-        let keys = EntryKeys::new(&self.tag, wire);
-        let (Ok(keys), Looked::Miss | Looked::Unusable) = (keys, looked) else {
-            return Turn::Ours(self.own_ground(wire));
-        };
-        let token: EntryId = rand::random();
-        let fresh = Epoch(rand::random());
-        let mut op = Lease::new(&keys, token, self.settings.lease, fresh);
-        if matches!(looked, Looked::Unusable) {
-            op.ignore_value();
-        }
-        // Before the first question: a wake between question and wait must not be missed.
-        let waiting = self.wakes.listen(wire);
-        let mut pause = PAUSE_MIN;
-        loop {
-            let fence = self.floors.fence();
-            // After the fence was read: what is queued from here on raises it.
-            if self.blocked(Target::Key, wire) {
-                return Turn::Ours(self.own_ground(wire));
-            }
-            match timeout_at(ends, self.executor.run(&op)).await {
-                Ok(Ok(Leased::Value(meta, stored))) => {
-                    let promoting = self.promote(key, wire, &stored, meta.at, fence);
-                    if let Ok(Some(hit)) = timeout_at(ends, promoting).await {
-                        return Turn::Value(hit);
-                    }
-                    op.ignore_value();
-                }
-                Ok(Ok(Leased::Granted(meta))) => {
-                    let pass = Pass { stamp: meta.at, fence, stripe: self.stripe(wire) };
-                    return Turn::Ours(Ground {
-                        pass,
-                        lease: Some(Held { token, keys: Box::new(keys) }),
-                    });
-                }
-                Ok(Ok(Leased::Held(rest))) => {
-                    let jitter = rand::rng().random_range(0.5..1.0);
-                    let nap = pause.mul_f64(jitter).min(rest + Duration::from_millis(1));
-                    // Either way the answer is to ask again.
-                    let _woken = timeout(nap, waiting.woken()).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
-                    op.take_value();
-                    ends = tokio::time::Instant::now() + budget;
-                }
-                Ok(Err(_)) | Err(_) => {
-                    self.telemetry.l2_errors.add();
-                    // It may have been granted all the same.
-                    let late = Held { token, keys: Box::new(keys) };
-                    let (inner, wire) = (Arc::clone(self), wire.clone());
-                    let ground = self.own_ground(&wire);
-                    tokio::spawn(async move { inner.release(&wire, Some(late)).await });
-                    return Turn::Ours(ground);
-                }
-            }
-        }
-    }
-
-    /// The ground of a load that L2 knows nothing of: what was applied so far.
-    fn own_ground(&self, wire: &[u8]) -> Ground {
-        let (stamp, fence) = self.floors.here();
-        Ground { pass: Pass { stamp, fence, stripe: self.stripe(wire) }, lease: None }
-    }
-
-    /// Step 4: runs the loader, and renews the lease while it lives.
-    async fn with_renewal<T>(&self, lease: Option<&Held>, loading: impl Future<Output = T>) -> T {
-        let Some(Held { token, keys }) = lease else { return loading.await };
-        let renewing = async {
-            let op = Renew::new(keys, *token, self.settings.lease);
-            loop {
-                sleep(self.settings.lease / 3).await;
-                // No longer than that, so that one lost answer does not cost the lease.
-                let pause = self.settings.lease / 3;
-                if let Ok(Ok(false)) = timeout(pause, self.executor.run(&op)).await {
-                    // Lost to an invalidation or to a pause: the fill will be refused, and there
-                    // is nothing left to renew.
-                    return std::future::pending::<()>().await;
-                }
-            }
-        };
-        match select(Box::pin(loading), Box::pin(renewing)).await {
-            Either::Left((result, _)) => result,
-            Either::Right(((), loading)) => loading.await,
-        }
-    }
-
-    /// Steps 5 and 6: hands the value to all who wait, and then stores it.
-    async fn land_value(
+    /// Waits for a load as long as this read wants to, and serves what is stale where it may.
+    pub(crate) async fn wait(
         &self,
-        key: &K,
-        wire: &Bytes,
-        outcome: Outcome<V>,
-        ground: Ground,
-        flight: Leader<Loaded<V>>,
-    ) {
-        self.telemetry.loads_ok.add();
-        let Outcome { value, mut said, began, cost } = outcome;
-        let (value, tags) = (Arc::new(value), said.take_tags());
-        let sealed = self.try_seal(&value, cost, &tags);
-        let weight = sealed.as_ref().map(|sealed| sealed.plain_len);
-        let ttl = said.ttl.unwrap_or(self.settings.ttl);
-        let keep = Keep { ttl, weight: weight.filter(|_| !said.no_store), tags: &tags };
-        let entry = self.keep_local(key, value, ground.pass, keep);
-        let freshness = self.freshness_of_load(&entry, began);
-        flight.land(Ok(Hit { entry, tier: Tier::Load, freshness, age: Duration::ZERO }));
-        let Some(Held { token, keys }) = ground.lease else { return };
-        if said.no_store {
-            return self.release(wire, Some(Held { token, keys })).await;
-        }
-        let Some(sealed) = sealed else {
-            self.telemetry.fills_failed.add();
-            return self.release(wire, Some(Held { token, keys })).await;
-        };
-        let wake = Wake::new(&self.tag, wire);
-        let op = Fill::new(&keys, token, sealed.envelope, ttl, wake, tags);
-        match timeout(self.settings.lease, self.executor.run(&op)).await {
-            Ok(Ok(true)) => self.telemetry.fills_stored.add(),
-            Ok(Ok(false)) => self.telemetry.fills_refused.add(),
-            Ok(Err(_)) | Err(_) => {
-                self.telemetry.fills_failed.add();
-                self.release(wire, Some(Held { token, keys })).await;
+        follower: Follower<Landed<V>>,
+        spare: Option<&Hit<V>>,
+        ask: &Ask,
+        began: Instant,
+    ) -> Landed<V> {
+        let landing = follower.wait();
+        tokio::pin!(landing);
+        if let Some(patience) = self.patience(spare, ask) {
+            let early = timeout_at(began + patience, landing.as_mut()).await;
+            match (early, spare.and_then(|hit| self.spare(hit, ask, ask.grace()))) {
+                (Err(_), Some(stale)) => {
+                    follower.let_finish();
+                    self.telemetry.stale_while_loading.add();
+                    return Ok(Answer::Value(stale));
+                }
+                (Ok(landed), _) => return self.or_spare(landed, spare, ask),
+                // It was invalidated while we waited: now only the load can answer.
+                (Err(_), None) => {}
             }
         }
-    }
-
-    /// The value's envelope; `None` if it has no form, or its own code for that panics.
-    fn try_seal(&self, value: &V, cost: Duration, tags: &[Bytes]) -> Option<Sealed> {
-        let above = self.settings.compress_above;
-        let sealing = || payload::seal(&*self.codec, value, above, cost, tags);
-        let sealed = std::panic::catch_unwind(AssertUnwindSafe(sealing));
-        let why: Arc<str> = match sealed {
-            Ok(Ok(sealed)) => return Some(sealed),
-            Ok(Err(error)) => error.to_string().into(),
-            Err(panic) => message(&*panic),
+        let landed = match ask.hard_timeout {
+            Some(hard) => timeout_at(began + hard, landing.as_mut()).await.unwrap_or_else(|_| {
+                follower.let_finish();
+                self.telemetry.loads_timed_out.add();
+                Some(Err(LoadError::TimedOut(hard)))
+            }),
+            None => landing.await,
         };
-        tracing::warn!(cache = %self.name, %why, "a loaded value cannot be stored");
-        None
+        self.or_spare(landed, spare, ask)
     }
 
-    /// A value from the origin reflects what was written before its load began. That is enough if
-    /// the load was short; after a long one, it must still count by what the log has said.
-    fn freshness_of_load(&self, entry: &Entry<V>, began: MonoTime) -> Freshness {
-        let now = self.clock.now();
-        if now.since(began) <= self.settings.staleness_bound {
-            return Freshness::Verified;
+    /// How long a read waits that could be answered with what is stale; `None` = it could not.
+    fn patience(&self, spare: Option<&Hit<V>>, ask: &Ask) -> Option<Duration> {
+        let (now, term) = (self.clock.now(), &spare?.entry.head.term);
+        if now >= term.fresh_until && term.lasts(now, ask.revalidate) {
+            Some(ask.soft_timeout.unwrap_or_default())
+        } else {
+            ask.soft_timeout.filter(|_| term.lasts(now, ask.on_error))
         }
-        let admitted = self.floors.admit(&entry.pass, &entry.tags);
-        admitted.map_or(Freshness::Unverified, |verified| self.freshness(verified, now))
     }
 
-    /// Gives a lease back. Without an answer it runs out by itself.
-    async fn release(&self, wire: &Bytes, lease: Option<Held>) {
-        let Some(Held { token, keys }) = lease else { return };
-        let op = Release::new(&keys, token, Wake::new(&self.tag, wire));
-        if !matches!(timeout(self.settings.lease, self.executor.run(&op)).await, Ok(Ok(_))) {
-            self.telemetry.l2_errors.add();
+    /// What a load came to; or, if it failed, what is stale.
+    fn or_spare(&self, landed: Option<Landed<V>>, spare: Option<&Hit<V>>, ask: &Ask) -> Landed<V> {
+        let landed = landed.unwrap_or(Err(LoadError::Abandoned));
+        let Err(error) = &landed else { return landed };
+        if !error.is_trouble() || ask.on_error.is_zero() {
+            return landed;
         }
+        let Some(stale) = spare.and_then(|hit| self.spare(hit, ask, ask.on_error)) else {
+            return landed;
+        };
+        tracing::debug!(cache = %self.name, %error, "a stale value is served instead");
+        self.telemetry.stale_on_error.add();
+        Ok(Answer::Value(stale))
     }
 }
 
-/// What a panic said.
-fn message(panic: &(dyn Any + Send)) -> Arc<str> {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    Arc::from(text.unwrap_or("no message"))
+/// The answer to a read that takes nothing but a value.
+pub(crate) fn value<V>(landed: Landed<V>) -> Result<Hit<V>, LoadError> {
+    match landed? {
+        Answer::Value(hit) => Ok(hit),
+        Answer::Absent => Err(LoadError::Absent),
+    }
+}
+
+/// The answer to a read that takes the absence of a value as well.
+pub(crate) fn option<V>(landed: Landed<V>) -> Result<Option<Hit<V>>, LoadError> {
+    Ok(match landed? {
+        Answer::Value(hit) => Some(hit),
+        Answer::Absent => None,
+    })
 }

@@ -14,6 +14,16 @@ pub(crate) enum Target {
     Everything,
 }
 
+impl Target {
+    /// The bytes of the key, if it is one.
+    pub(crate) const fn wire(&self) -> Option<&Bytes> {
+        match self {
+            Self::Key(wire) => Some(wire),
+            Self::Tag(_) | Self::Everything => None,
+        }
+    }
+}
+
 /// A bounded set of keys and tags, never values: what is repeated later is an invalidation, because the
 /// value may be old by then. When it overflows, everything is to be cleared.
 pub(crate) struct Recovery {

@@ -36,6 +36,11 @@ impl CacheTag {
         }
     }
 
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.0
     }

@@ -28,6 +28,11 @@ impl Wakes {
         Waiting { wakes: Arc::clone(self), key: key.clone(), notify }
     }
 
+    /// How many keys somebody waits for.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.lock().len()
+    }
+
     /// Something about `key` has changed.
     pub(crate) fn wake(&self, key: &[u8]) {
         for notify in self.waiting.lock().get(key).into_iter().flatten() {

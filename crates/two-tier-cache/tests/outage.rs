@@ -6,6 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Node, PATIENCE, node, node_with, quick, until_gone};
+use fleetwide_core_traits::log::Stamp;
 use fleetwide_core_traits::{BackendError, ErasedOp, Executor, Namespace, Script};
 use fleetwide_mem_backend::Memory;
 use fleetwide_pubsub_invalidation::Log;
@@ -135,10 +136,11 @@ async fn a_cache_alone_keeps_what_came_before_its_log_was_followed() {
     log.begun().await.unwrap();
     let hit = cache.get(&"first".to_owned()).await.unwrap();
     assert_eq!((&**hit, hit.freshness()), ("1", Freshness::Verified));
-    let stamp = cache.invalidate(&"first".to_owned()).await.unwrap();
+    let gone = cache.invalidate(&"first".to_owned()).await.unwrap();
     assert!(cache.get(&"first".to_owned()).await.is_none());
     let put = cache.put(&"fourth".to_owned(), "4".to_owned()).await.unwrap();
-    assert!(put.seq > stamp.seq);
+    let (put, gone) = (Stamp::from(put), Stamp::from(gone));
+    assert!(put.seq > gone.seq);
     // Red when a cache alone applied its own messages: they came back after the put.
     log.caught_up(put).await.unwrap();
     assert!(cache.get(&"fourth".to_owned()).await.is_some());

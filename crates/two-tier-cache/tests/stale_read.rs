@@ -163,7 +163,7 @@ async fn what_belongs_to_a_lost_history_is_void() {
     b.cache.put(&key(), "new".to_owned()).await.unwrap();
     let follower = a.cache.follower();
     let stamp = b.cache.invalidate(&"unrelated".to_owned()).await.unwrap();
-    follower.begin(stamp, fleetwide_core_traits::log::Begin::Reset);
+    follower.begin(stamp.into(), fleetwide_core_traits::log::Begin::Reset);
     assert!(a.cache.peek(&key()).is_none());
     assert_eq!(a.cache.stats().resets, 1);
 }

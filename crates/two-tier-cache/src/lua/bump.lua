@@ -20,6 +20,7 @@ if redis.call('HLEN', KEYS[2]) - 1 > tonumber(ARGV[8]) then
     redis.call('HDEL', KEYS[2], bumps[at].tag)
     log.clear = math.max(log.clear, bumps[at].seq)
   end
+  redis.call('HSET', KEYS[2], '', log.epoch .. string.format('%.0f', log.clear))
 end
 log_append(KEYS[1], KEYS[3], ARGV[1], log, ARGV[3], ARGV[4], ARGV[5], ARGV[6])
 return log_pack(log)

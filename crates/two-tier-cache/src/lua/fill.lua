@@ -1,4 +1,5 @@
--- fill.lua: stores what was loaded, unless it may be older than an invalidation.
+-- fill.lua: stores what was loaded, unless it may be older than an invalidation. What others hold in
+-- other schemas stays.
 -- KEYS[1]  value   KEYS[2]  meta   KEYS[3]  tags   KEYS[4]  lease
 -- ARGV[1]  token;  [2] envelope;  [3] ttl, ms;  [4] channel;  [5] signal;  [6] ttl of the log, ms
 -- ARGV[7]  and on: the value's tags
@@ -11,10 +12,10 @@
 local held = lease_read(KEYS[4], now)
 if not held or held.token ~= ARGV[1] then return 0 end
 local meta = redis.call('GET', KEYS[2])
-local fresh = false
+local fresh, log = false, nil
 if meta and #meta == 32 then
   local epoch, seq, last, clear = struct.unpack('>c8I8c8I8', meta)
-  local log = { epoch = epoch, seq = seq, last = last, clear = clear }
+  log = { epoch = epoch, seq = seq, last = last, clear = clear }
   if #ARGV > 6 then
     tags_open(KEYS[3], log, ARGV[6])
     if log.clear ~= clear then log_save(KEYS[2], log, ARGV[6]) end
@@ -22,7 +23,7 @@ if meta and #meta == 32 then
   fresh = held.epoch == epoch and held.seq >= log.clear and tags_since(KEYS[3], 7, held.seq)
 end
 if fresh then
-  local set = value_set(KEYS[1], held.epoch, held.seq, now, ARGV[2], ARGV[3])
+  local set = value_add(KEYS[1], log, held.seq, now, ARGV[2], ARGV[3])
   if type(set) == 'table' and set.err then return set end
 end
 redis.call('DEL', KEYS[4])

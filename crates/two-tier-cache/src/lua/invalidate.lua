@@ -1,4 +1,4 @@
--- invalidate.lua: removes a value and the right to load its old form, and tells everyone.
+-- invalidate.lua: removes a value, in every schema, and the right to load its old form, and tells everyone.
 -- KEYS[1]  value   KEYS[2]  meta   KEYS[3]  lease   KEYS[4]  stream
 -- ARGV[1]  channel;  [2] fresh epoch;  [3] entry id;  [4] tail;  [5] entries kept;  [6] ttl of the log, ms
 -- returns  meta

@@ -1,4 +1,4 @@
--- put.lua: writes a value through, and tells everyone.
+-- put.lua: writes a value through, and tells everyone. In other schemas the value is old now: it goes.
 -- KEYS[1]  value   KEYS[2]  meta   KEYS[3]  tags   KEYS[4]  lease   KEYS[5]  stream
 -- ARGV[1]  channel;  [2] fresh epoch;  [3] entry id;  [4] tail;  [5] entries kept;  [6] ttl of the log, ms
 -- ARGV[7]  envelope;  [8] ttl, ms;  [9] 1 if the value has tags

@@ -2,14 +2,15 @@
 
 use bytes::Bytes;
 use fleetwide_core_traits::log::{
-    EntryId, LOG_LUA, LOG_TTL, LogCell, LogState, Stamp, Stored, StoredValue,
+    EntryId, LOG_LUA, LOG_TTL, LogCell, LogState, Meta, Stamp, Stored, StoredValue,
 };
 use fleetwide_core_traits::{
     ArgSink, AtomicOp, Effects, Key, Malformed, Script, ServerTime, Ttl, Wire,
 };
 
-use super::state::{live_lease, live_value, save, usable};
+use super::state::{live_lease, live_values, save, usable};
 use super::tags::{self, TAGS_LUA};
+use super::variants::beside;
 use super::{EntryKeys, Wake};
 
 static FILL: Script = Script::timed(
@@ -48,29 +49,35 @@ impl Fill {
 }
 
 impl Fill {
+    fn value(&self, stamp: Stamp, now: ServerTime) -> StoredValue {
+        let (envelope, expires_at) = (self.envelope.clone(), now.plus(self.ttl.as_duration()));
+        StoredValue { stamp, stored_at: now, expires_at, envelope }
+    }
+
     /// Whether nothing has voided the value since `stamp`.
     fn is_fresh(
         &self,
         stamp: Stamp,
-        log: &LogState,
+        meta: &mut Meta,
         tags_cell: Option<&LogCell>,
         out: &mut Effects<LogCell>,
     ) -> bool {
-        let mut meta = log.meta();
+        let before = *meta;
         let mut unbumped = true;
         if !self.tags.is_empty() {
-            let tags = tags::open(tags_cell, &mut meta);
+            let tags = tags::open(tags_cell, meta);
             unbumped = tags::unbumped(&tags, &self.tags, stamp.seq);
             out.put(2, LogCell::Tags(tags), LOG_TTL);
-            if meta != log.meta() {
+            if *meta != before {
+                let clear_seq = meta.clear_seq;
                 out.update(1, LOG_TTL, LogCell::start_log, move |cell| {
                     if let LogCell::Log(log) = cell {
-                        log.clear_at(meta.clear_seq);
+                        log.clear_at(clear_seq);
                     }
                 });
             }
         }
-        usable(stamp, &meta) && unbumped
+        usable(stamp, meta) && unbumped
     }
 }
 
@@ -112,18 +119,15 @@ impl AtomicOp for Fill {
             return false;
         };
         let log = cells[1].and_then(LogCell::as_log);
-        let fresh = log.is_some_and(|log| self.is_fresh(held.stamp, log, cells[2], out));
-        let value = if fresh {
-            Some(StoredValue {
-                stamp: held.stamp,
-                stored_at: now,
-                expires_at: now.plus(self.ttl.as_duration()),
-                envelope: self.envelope.clone(),
-            })
-        } else {
-            live_value(cells[0], now).cloned()
+        let mut meta = log.map(LogState::meta);
+        let fresh =
+            meta.as_mut().is_some_and(|meta| self.is_fresh(held.stamp, meta, cells[2], out));
+        let there = live_values(cells[0], now).cloned();
+        let values = match meta.filter(|_| fresh) {
+            Some(meta) => beside(self.value(held.stamp, now), there, &meta),
+            None => there.collect(),
         };
-        let next = Stored { value, lease: None };
+        let next = Stored { values, lease: None };
         save(next, now, out);
         self.wake.publish_if(held.awaited, out);
         fresh

@@ -8,16 +8,21 @@ use fleetwide_core_traits::log::{
     StoredValue,
 };
 use fleetwide_core_traits::{
-    ArgSink, AtomicOp, Channel, Effects, Key, Malformed, Script, ServerTime, Tag, Wire, log,
+    ArgSink, AtomicOp, Channel, Effects, Envelope, Key, Malformed, Script, ServerTime, Tag, Wire,
+    log,
 };
 
 use super::EntryKeys;
-use super::state::{live_lease, live_value, parts, read_value, save, usable};
+use super::guard::{GUARDS_LUA, live_guards};
+use super::state::{live_lease, live_values, parts, save, usable};
+use super::variants::read_variant;
 
 const VALUE_LUA: &str = include_str!("../lua/value.lua");
 
-static LEASE: Script =
-    Script::timed("cache_lease", &[LOG_LUA, VALUE_LUA, include_str!("../lua/lease.lua")]);
+static LEASE: Script = Script::timed(
+    "cache_lease",
+    &[LOG_LUA, VALUE_LUA, GUARDS_LUA, include_str!("../lua/lease.lua")],
+);
 static RENEW: Script = Script::timed("cache_renew", &[VALUE_LUA, include_str!("../lua/renew.lua")]);
 static RELEASE: Script =
     Script::timed("cache_release", &[VALUE_LUA, include_str!("../lua/release.lua")]);
@@ -37,11 +42,12 @@ pub(super) fn release_script() -> &'static Script {
 /// Asks for the value, and for the right to load it if there is none.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    keys: [Key; 4],
+    keys: [Key; 5],
     token: EntryId,
     length: Duration,
     fresh: Epoch,
-    ignore_value: bool,
+    ignored: Option<ServerTime>,
+    schema: u32,
 }
 
 /// The answer to [`Lease`].
@@ -53,22 +59,29 @@ pub(crate) enum Leased {
     Granted(Meta),
     /// Somebody else loads, for this long at most unless it renews.
     Held(Duration),
+    /// Somebody updates the origin: the caller loads, and nobody may keep what it loads.
+    Guarded,
 }
 
 impl Lease {
     /// `token` and `fresh` are random; `length` is at most [`LEASE_MAX`](super::LEASE_MAX).
-    pub(crate) fn new(keys: &EntryKeys, token: EntryId, length: Duration, fresh: Epoch) -> Self {
-        let EntryKeys { value, meta, lease, stream, .. } = keys.clone();
-        Self { keys: [value, meta, lease, stream], token, length, fresh, ignore_value: false }
+    /// `schema` is the one that the caller understands.
+    pub(crate) fn new(
+        keys: &EntryKeys,
+        token: EntryId,
+        length: Duration,
+        fresh: Epoch,
+        schema: u32,
+    ) -> Self {
+        let EntryKeys { value, meta, guards, lease, stream, .. } = keys.clone();
+        let keys = [value, meta, guards, lease, stream];
+        Self { keys, token, length, fresh, ignored: None, schema }
     }
 
-    /// Asks to load although there is a value, because this build cannot decode it.
-    pub(crate) fn ignore_value(&mut self) {
-        self.ignore_value = true;
-    }
-
-    pub(crate) fn take_value(&mut self) {
-        self.ignore_value = false;
+    /// Asks to load although there is a value, if it is the one that was stored at this time: the
+    /// caller has seen it and cannot use it, or wants to renew it.
+    pub(crate) fn ignore(&mut self, stored_at: Option<ServerTime>) {
+        self.ignored = stored_at;
     }
 }
 
@@ -85,7 +98,7 @@ impl AtomicOp for Lease {
     }
 
     fn cells(&self) -> usize {
-        2
+        3
     }
 
     fn args(&self, to: &mut dyn ArgSink) {
@@ -93,7 +106,8 @@ impl AtomicOp for Lease {
         to.uint(self.length.as_millis() as u64);
         to.bytes(&self.fresh.0);
         to.uint(LOG_TTL.as_millis() as u64);
-        to.uint(self.ignore_value.into());
+        to.uint(self.ignored.map_or(0, ServerTime::as_micros));
+        to.bytes(&self.schema.to_be_bytes());
     }
 
     fn apply(
@@ -107,9 +121,14 @@ impl AtomicOp for Lease {
         if cells[1].is_none() {
             out.put(1, LogCell::Log(LogState::begun(begun)), LOG_TTL);
         }
-        let value = live_value(cells[0], now).filter(|value| usable(value.stamp, &meta));
-        if let Some(value) = value.filter(|_| !self.ignore_value) {
+        let value = live_values(cells[0], now)
+            .find(|value| Envelope::schema_of(&value.envelope) == self.schema)
+            .filter(|value| usable(value.stamp, &meta));
+        if let Some(value) = value.filter(|value| self.ignored != Some(value.stored_at)) {
             return Leased::Value(meta, value.clone());
+        }
+        if !live_guards(cells[2], now).is_empty() {
+            return Leased::Guarded;
         }
         let mut next = parts(cells[0], now);
         if let Some(held) = next.lease.filter(|lease| usable(lease.stamp, &meta)) {
@@ -133,9 +152,10 @@ impl AtomicOp for Lease {
         let kind = next()?.into_int()?;
         let meta = Meta::read(&next()?.into_bytes()?)?;
         match kind {
-            0 => Ok(Leased::Value(meta, read_value(&next()?.into_bytes()?)?)),
+            0 => Ok(Leased::Value(meta, read_variant(&next()?.into_bytes()?)?)),
             1 => Ok(Leased::Granted(meta)),
             2 => Ok(Leased::Held(Duration::from_millis(next()?.into_unsigned()?))),
+            3 => Ok(Leased::Guarded),
             _ => Err(Malformed::new("a lease", "another kind of answer")),
         }
     }

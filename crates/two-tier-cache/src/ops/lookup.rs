@@ -5,8 +5,9 @@ use fleetwide_core_traits::{
     ArgSink, AtomicOp, Effects, Key, KeyError, Malformed, Script, ServerTime, Tag, Wire, log,
 };
 
-use super::state::{live_value, read_value, usable};
+use super::state::live_values;
 use super::value_key;
+use super::variants::{Reader, Variants};
 
 static LOOKUP: Script = Script::command("MGET");
 
@@ -15,6 +16,7 @@ static LOOKUP: Script = Script::command("MGET");
 #[derive(Debug)]
 pub(crate) struct Lookup {
     keys: [Key; 2],
+    reader: Reader,
 }
 
 /// What is in L2.
@@ -22,21 +24,23 @@ pub(crate) struct Lookup {
 pub(crate) struct Found {
     /// Where the log is; `None` if it has not begun, or was lost.
     pub(crate) meta: Option<Meta>,
-    /// The value, if it counts.
+    /// The value in the schema that was asked for, if it counts.
     pub(crate) value: Option<StoredValue>,
+    /// Whether a value that counts is there in another schema.
+    pub(crate) other: bool,
 }
 
 impl Lookup {
-    pub(crate) fn new(tag: &Tag, meta: &Key, key: &[u8]) -> Result<Self, KeyError> {
-        Ok(Self { keys: [value_key(tag, key)?, meta.clone()] })
+    pub(crate) fn new(tag: &Tag, meta: &Key, key: &[u8], reader: Reader) -> Result<Self, KeyError> {
+        Ok(Self { keys: [value_key(tag, key)?, meta.clone()], reader })
     }
 }
 
 impl Found {
     /// A value counts only with the meta of its own history beside it.
-    fn new(meta: Option<Meta>, value: Option<StoredValue>) -> Self {
-        let value = value.filter(|value| meta.is_some_and(|meta| usable(value.stamp, &meta)));
-        Self { meta, value }
+    fn new(meta: Option<Meta>, choose: impl FnOnce(&Meta) -> Variants) -> Self {
+        let Variants { own, other } = meta.as_ref().map(choose).unwrap_or_default();
+        Self { meta, value: own, other }
     }
 }
 
@@ -61,13 +65,15 @@ impl AtomicOp for Lookup {
         _out: &mut Effects<LogCell>,
     ) -> Found {
         let meta = cells[1].and_then(LogCell::as_log).map(log::LogState::meta);
-        Found::new(meta, live_value(cells[0], now).cloned())
+        let several = live_values(cells[0], now).nth(1).is_some();
+        let values = live_values(cells[0], now).cloned();
+        Found::new(meta, |meta| self.reader.choose(several, values, meta))
     }
 
     fn decode(&self, reply: Wire) -> Result<Found, Malformed> {
         let [value, meta] = reply.into_array()?;
-        // A value too short to have a head is no value of ours: a miss, like one of another codec.
-        let value = value.into_optional_bytes()?.and_then(|raw| read_value(&raw).ok());
-        Ok(Found::new(Meta::from_wire(meta)?, value))
+        // What makes no sense is no value of ours: a miss, like one of another codec.
+        let raw = value.into_optional_bytes()?.unwrap_or_default();
+        Ok(Found::new(Meta::from_wire(meta)?, |meta| self.reader.find(&raw, meta)))
     }
 }

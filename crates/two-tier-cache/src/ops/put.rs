@@ -49,7 +49,7 @@ impl Put {
         tagged: bool,
         until: Option<ServerTime>,
     ) -> Self {
-        let EntryKeys { value, meta, tags, lease, stream } = keys.clone();
+        let EntryKeys { value, meta, tags, lease, stream, .. } = keys.clone();
         Self { keys: [value, meta, tags, lease, stream], append, envelope, ttl, tagged, until }
     }
 }
@@ -91,13 +91,13 @@ impl AtomicOp for Put {
         }
         let meta = self.append.apply(1, meta, out);
         let stored = self.until.is_none_or(|until| now <= until);
-        let value = stored.then(|| StoredValue {
+        let values = stored.then(|| StoredValue {
             stamp: meta.at,
             stored_at: now,
             expires_at: now.plus(self.ttl.as_duration()),
             envelope: self.envelope.clone(),
         });
-        save(Stored { value, lease: None }, now, out);
+        save(Stored { values: values.into_iter().collect(), lease: None }, now, out);
         PutDone { stored, meta }
     }
 

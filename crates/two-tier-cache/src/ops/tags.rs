@@ -28,7 +28,7 @@ pub(super) fn open(cell: Option<&LogCell>, meta: &mut Meta) -> TagBumps {
     let held = cell.and_then(LogCell::as_tags).filter(|tags| tags.epoch == meta.at.epoch);
     held.cloned().unwrap_or_else(|| {
         meta.clear_seq = meta.clear_seq.max(meta.at.seq);
-        TagBumps { epoch: meta.at.epoch, ..TagBumps::default() }
+        TagBumps { epoch: meta.at.epoch, floor: meta.at.seq, ..TagBumps::default() }
     })
 }
 
@@ -106,6 +106,7 @@ fn prune(tags: &mut TagBumps, meta: &mut Meta) {
         tags.bumps.remove(&tag);
         meta.clear_seq = meta.clear_seq.max(seq);
     }
+    tags.floor = meta.clear_seq;
 }
 
 /// Asks for the versions of some tags, in one native command.
@@ -120,7 +121,8 @@ pub(crate) struct Versions<'a> {
 pub(crate) struct Bumped {
     /// The history that they belong to; `None` if there are none.
     pub(crate) epoch: Option<Epoch>,
-    /// For each tag the number of its last bump, 0 if it has none.
+    /// For each tag the number up to which it may have been bumped: that of its last bump, or the
+    /// one up to which bumps are not remembered.
     pub(crate) seqs: Vec<u64>,
 }
 
@@ -156,24 +158,32 @@ impl AtomicOp for Versions<'_> {
         _out: &mut Effects<LogCell>,
     ) -> Bumped {
         let held = cells[0].and_then(LogCell::as_tags);
-        let seq = |tag| held.and_then(|held| held.bumps.get(tag).copied()).unwrap_or(0);
+        let seq =
+            |tag| held.map_or(0, |held| held.bumps.get(tag).copied().unwrap_or(0).max(held.floor));
         Bumped { epoch: held.map(|held| held.epoch), seqs: self.tags.iter().map(seq).collect() }
     }
 
     fn decode(&self, reply: Wire) -> Result<Bumped, Malformed> {
         let mut fields = reply.into_vec()?.into_iter();
         let first = fields.next().ok_or(Malformed::new("an epoch", "an empty array"))?;
-        let epoch = first
-            .into_optional_bytes()?
-            .map(|bytes| bytes[..].try_into().map(Epoch))
-            .transpose()
-            .map_err(|_| Malformed::new("an epoch", "bytes of another length"))?;
-        let seqs = fields
-            .map(|field| if field == Wire::Nil { Ok(0) } else { field.into_unsigned() })
-            .collect::<Result<Vec<_>, _>>()?;
+        let head = first.into_optional_bytes()?.map(|head| read_head(&head)).transpose()?;
+        let (epoch, floor) = head.map_or((None, 0), |(epoch, floor)| (Some(epoch), floor));
+        let seq = |field: Wire| match field {
+            Wire::Nil => Ok(floor),
+            field => Ok(field.into_unsigned()?.max(floor)),
+        };
+        let seqs = fields.map(seq).collect::<Result<Vec<_>, Malformed>>()?;
         if seqs.len() != self.tags.len() {
             return Err(Malformed::new("a number per tag", "an array of another length"));
         }
         Ok(Bumped { epoch, seqs })
     }
+}
+
+/// Reads what stands beside the tags: the epoch, and the floor in decimal.
+fn read_head(head: &[u8]) -> Result<(Epoch, u64), Malformed> {
+    let malformed = || Malformed::new("an epoch and a number", "other bytes");
+    let (epoch, floor) = head.split_first_chunk().ok_or_else(malformed)?;
+    let floor = std::str::from_utf8(floor).ok().and_then(|floor| floor.parse().ok());
+    Ok((Epoch(*epoch), floor.ok_or_else(malformed)?))
 }

@@ -3,13 +3,15 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod wire;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetwide_core_traits::{BackendError, Bus, ErasedOp, Executor, Namespace, Script};
+use fleetwide_core_traits::{BackendError, Bus, Clock, ErasedOp, Executor, Namespace, Script};
 use fleetwide_mem_backend::{Memory, MokaLocal};
 use fleetwide_pubsub_invalidation::Log;
-use fleetwide_testkit::{eventually, unique_namespace};
+use fleetwide_testkit::{SimClock, eventually, unique_namespace};
 use fleetwide_two_tier_cache::{Cache, CacheBuilder};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -54,6 +56,29 @@ where
     let log = Log::builder(executor.clone(), bus.clone(), cache.tag().clone())
         .follower(cache.follower())
         .heartbeat(Duration::from_millis(50))
+        .start();
+    log.begun().await.unwrap();
+    cache.keep(Box::new(log)).ok().unwrap();
+    Node { cache, executor }
+}
+
+/// An instance by whose clock nothing passes unless the test says so. Use it under paused time.
+pub(crate) async fn clocked<E: Executor + Clone>(
+    executor: E,
+    memory: &Memory,
+    clock: &SimClock,
+    namespace: &Namespace,
+    options: impl FnOnce(CacheBuilder<String, String, E>) -> CacheBuilder<String, String, E>,
+) -> Node<E> {
+    let local = MokaLocal::builder().bytes_max(1 << 20).build();
+    let clock: Arc<dyn Clock> = Arc::new(clock.clone());
+    let builder = Cache::builder(executor.clone(), namespace, "values", local);
+    let builder = builder.l1_ttl(Duration::from_secs(5)).clock(Arc::clone(&clock));
+    let cache = options(builder).build().unwrap();
+    let log = Log::builder(executor.clone(), memory.bus().clone(), cache.tag().clone())
+        .follower(cache.follower())
+        .heartbeat(Duration::from_millis(50))
+        .clock(clock)
         .start();
     log.begun().await.unwrap();
     cache.keep(Box::new(log)).ok().unwrap();

@@ -1,0 +1,65 @@
+//! A value on its way into the cache, and how it is to be kept.
+
+use std::sync::Arc;
+
+use fleetwide_core_traits::Ttl;
+
+use crate::context::Said;
+use crate::tags::{self, CacheTag, TagError};
+
+/// A value for the cache, and how it is to be kept. Made from a value, or from an [`Arc`] of one.
+#[derive(Debug)]
+pub struct BulkItem<V> {
+    pub(crate) value: Arc<V>,
+    pub(crate) said: Said,
+}
+
+impl<V> BulkItem<V> {
+    /// A value that is kept as the cache's options say.
+    pub fn new(value: impl Into<Arc<V>>) -> Self {
+        Self { value: value.into(), said: Said::default() }
+    }
+
+    /// Sets how long this value lives. Default: the cache's ttl.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Ttl) -> Self {
+        self.said.ttl = Some(ttl);
+        self
+    }
+
+    /// Lets the value carry a tag. Default: none.
+    ///
+    /// # Errors
+    /// [`TagError::TooMany`] if it carries as many as a value may.
+    pub fn tag(mut self, tag: CacheTag) -> Result<Self, TagError> {
+        self.said.tags.push(tag);
+        tags::checked(self.said.tags.clone())?;
+        Ok(self)
+    }
+
+    /// Keeps a loaded value out of the cache: it goes to those who wait, and nowhere else. A write
+    /// takes no notice of it.
+    #[must_use]
+    pub fn no_store(mut self) -> Self {
+        self.said.no_store = true;
+        self
+    }
+}
+
+impl<V> From<V> for BulkItem<V> {
+    fn from(value: V) -> Self {
+        Self::new(value)
+    }
+}
+
+impl<V> From<Arc<V>> for BulkItem<V> {
+    fn from(value: Arc<V>) -> Self {
+        Self::new(value)
+    }
+}
+
+impl<V> Clone for BulkItem<V> {
+    fn clone(&self) -> Self {
+        Self { value: Arc::clone(&self.value), said: self.said.clone() }
+    }
+}
