@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::Verdict;
+use crate::{Mark, Quota, Verdict};
 
 /// One way to count: a pure decision over a state, and the scripts that decide the same.
 ///
-/// [`GcraQuota`](crate::GcraQuota) and [`WindowQuota`](crate::WindowQuota) are the two there are.
-/// Times are in µs by one clock; a state that was written later than `now` is taken to have been
-/// written now, because that clock has gone back.
-pub trait Algorithm: Copy + Debug + PartialEq + Send + Sync + 'static {
+/// [`GcraQuota`](crate::GcraQuota), [`WindowQuota`](crate::WindowQuota),
+/// [`BucketQuota`](crate::BucketQuota), [`FixedQuota`](crate::FixedQuota) and
+/// [`LogQuota`](crate::LogQuota) are those there are. Times are in µs by one clock; a state that was
+/// written later than `now` is taken to have been written now, because that clock has gone back.
+pub trait Algorithm: Copy + Debug + PartialEq + Into<Quota> + Send + Sync + 'static {
     /// What is kept of one key.
     type State: Clone + Debug + PartialEq + Send + Sync + 'static;
 
@@ -25,6 +26,22 @@ pub trait Algorithm: Copy + Debug + PartialEq + Send + Sync + 'static {
 
     /// The script that only looks.
     fn peek_script() -> &'static Script;
+
+    /// The script that spends several costs in turn ([`Batch`](crate::op::Batch)). Default: none, so
+    /// that calls are not combined.
+    fn batch_script() -> Option<&'static Script> {
+        None
+    }
+
+    /// The scripts of the verbs beyond check and peek. Default: none, so that an algorithm without
+    /// them is not asked for a partial grant, a refund or a block, and a reset deletes its keys.
+    ///
+    /// An algorithm that has them reads its keys through `lua/open.lua` and `lua/settle.lua`, writes
+    /// the preface before its states, and implements [`reanchor`](Self::reanchor),
+    /// [`is_other`](Self::is_other) and [`give_back`](Self::give_back).
+    fn verbs() -> Option<&'static Verbs> {
+        None
+    }
 
     /// Writes the parameters, in the order of the scripts.
     fn args(&self, to: &mut dyn ArgSink);
@@ -43,6 +60,41 @@ pub trait Algorithm: Copy + Debug + PartialEq + Send + Sync + 'static {
         cost: u32,
     ) -> (Verdict, Option<Self::State>);
 
+    /// What must be written instead of `state` even if nothing is spent, because it is from the
+    /// future: what [`decide`](Self::decide) returns with a refusal.
+    fn reanchor(&self, state: &Self::State, now: ServerTime) -> Option<Self::State> {
+        let _ = (state, now);
+        None
+    }
+
+    /// Whether `state` was written with other parameters, so that what its times mean changes when
+    /// it is written with these.
+    fn is_other(&self, state: &Self::State) -> bool {
+        let _ = state;
+        false
+    }
+
+    /// Gives back what a call has spent, as far as time has not done so already: how much that is, in
+    /// units of the algorithm, and what is left of `state`, which is not from the future nor of
+    /// other parameters. `None` if nothing is given back.
+    ///
+    /// `since` is what was given back of the key after the call.
+    fn give_back(
+        &self,
+        state: &Self::State,
+        debit: &Debit,
+        since: u64,
+        now: ServerTime,
+    ) -> Option<(u64, Option<Self::State>)> {
+        let _ = (state, debit, since, now);
+        None
+    }
+
+    /// What `cost` cells are in the units of a refund. Default: as many.
+    fn price(&self, cost: u32) -> u64 {
+        cost.into()
+    }
+
     /// What [`decide`](Self::decide) would say, with the cells that are left as they are.
     fn peek(&self, state: Option<&Self::State>, now: ServerTime, cost: u32) -> Verdict;
 
@@ -56,3 +108,53 @@ pub trait Algorithm: Copy + Debug + PartialEq + Send + Sync + 'static {
     #[must_use]
     fn share(&self, instances: NonZeroU32) -> Self;
 }
+
+/// The scripts of an algorithm beyond check and peek.
+#[derive(Debug)]
+pub struct Verbs {
+    /// Spends as many cells as are left, up to a number ([`AtMost`](crate::op::AtMost)).
+    pub at_most: Script,
+    /// Gives back what a call has spent ([`Refund`](crate::op::Refund)).
+    pub refund: Script,
+    /// Refuses everything for a while ([`Block`](crate::op::Block)).
+    pub block: Script,
+    /// Forgets what was spent ([`Reset`](crate::op::Reset)).
+    pub reset: Script,
+}
+
+impl Verbs {
+    /// All of them.
+    pub fn scripts(&'static self) -> Vec<&'static Script> {
+        let Self { at_most, refund, block, reset } = self;
+        vec![at_most, refund, block, reset]
+    }
+}
+
+/// What a call has spent, as a receipt knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Debit {
+    /// Cells.
+    pub cost: u32,
+    /// When it was decided, by the clock of the executor.
+    pub at: ServerTime,
+    /// When all that was spent up to then would have been back.
+    pub upto: ServerTime,
+    /// Where the history of the key stood then.
+    pub mark: Mark,
+}
+
+/// A script of an algorithm: where it stands, and what follows.
+macro_rules! script {
+    ($algorithm:literal, $verb:literal, [$($part:literal),+]) => {
+        Script::timed(
+            concat!("limiter.", $algorithm, "_", $verb),
+            &[
+                include_str!("lua/open.lua"),
+                include_str!(concat!("lua/", $algorithm, ".lua")),
+                include_str!("lua/settle.lua"),
+                $(include_str!(concat!("lua/", $part))),+
+            ],
+        )
+    };
+}
+pub(crate) use script;

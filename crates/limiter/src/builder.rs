@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{Clock, Executor, Namespace, SystemClock};
 
-use crate::algorithm::Algorithm;
+use crate::algorithm::{Algorithm, Verbs};
+use crate::combine::Combiner;
 use crate::fallback::gate::{Gate, Listener};
 use crate::fallback::ladder::Hysteresis;
 use crate::fallback::share::Share;
@@ -37,6 +38,7 @@ const SHARE_KEYS_MAX_DEFAULT: usize = 65_536;
 /// | [`deadline`](Self::deadline) | 20 ms |
 /// | [`probe_every`](Self::probe_every) | 200 ms |
 /// | [`share_keys_max`](Self::share_keys_max) | 65,536 keys |
+/// | [`combining`](Self::combining) | on |
 /// | [`on_rung_change`](Self::on_rung_change) | nothing |
 /// | [`clock`](Self::clock) | the system's |
 #[must_use = "a builder does nothing until `build`"]
@@ -49,6 +51,7 @@ pub struct LimiterBuilder<E> {
     deadline: Duration,
     probe_every: Duration,
     share_keys_max: usize,
+    is_combining: bool,
     listener: Option<Listener>,
     clock: Arc<dyn Clock>,
 }
@@ -64,6 +67,7 @@ impl<E: Executor> LimiterBuilder<E> {
             deadline: DEADLINE_DEFAULT,
             probe_every: PROBE_EVERY_DEFAULT,
             share_keys_max: SHARE_KEYS_MAX_DEFAULT,
+            is_combining: true,
             listener: None,
             clock: Arc::new(SystemClock),
         }
@@ -90,6 +94,14 @@ impl<E: Executor> LimiterBuilder<E> {
     /// is forgotten would get a second share.
     pub fn share_keys_max(self, share_keys_max: usize) -> Self {
         Self { share_keys_max, ..self }
+    }
+
+    /// Sets whether calls on one key share a trip while another one is in flight. Default: they do.
+    ///
+    /// It changes no answer: costs are decided in the order in which they came. A call waits for the
+    /// one in flight before it, within its deadline.
+    pub fn combining(self, is_combining: bool) -> Self {
+        Self { is_combining, ..self }
     }
 
     /// Sets what is told when the rung is entered or left. Default: nothing. It is called by the
@@ -127,13 +139,24 @@ impl<E: Executor> LimiterBuilder<E> {
         let policy = match self.quota {
             Quota::Gcra(quota) => Policy::Gcra(self.counter(quota, instances)),
             Quota::SlidingWindow(quota) => Policy::SlidingWindow(self.counter(quota, instances)),
+            Quota::TokenBucket(quota) => Policy::TokenBucket(self.counter(quota, instances)),
+            Quota::FixedWindow(quota) => Policy::FixedWindow(self.counter(quota, instances)),
+            Quota::SlidingLog(quota) => Policy::SlidingLog(self.counter(quota, instances)),
         };
         let telemetry = Telemetry::new(&name, unavailable);
         let hysteresis =
             Hysteresis { failures: FAILURES, successes: SUCCESSES, probe_every: self.probe_every };
         let gate = Gate::new(hysteresis, self.clock.clone(), telemetry.clone(), self.listener);
+        let executor = Arc::new(self.executor);
+        let combiner = Combiner::new(
+            Arc::clone(&executor),
+            self.deadline,
+            self.is_combining,
+            telemetry.clone(),
+        );
         Ok(Limiter::new(Inner {
-            executor: self.executor,
+            executor,
+            combiner,
             namespace: self.namespace,
             name,
             quota: self.quota,
@@ -148,7 +171,9 @@ impl<E: Executor> LimiterBuilder<E> {
     }
 
     fn counter<A: Algorithm>(&self, quota: A, instances: Option<NonZeroU32>) -> Counter<A> {
-        self.executor.prepare(&[A::check_script(), A::peek_script()]);
+        let verbs = A::verbs().map(Verbs::scripts).unwrap_or_default();
+        let scripts = [A::check_script(), A::peek_script()];
+        self.executor.prepare(&[&scripts[..], &verbs, A::batch_script().as_slice()].concat());
         let share = instances.map(|instances| Share::new(quota, instances, self.share_keys_max));
         Counter { quota, share }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// What an algorithm says about one call, before it is known who reads it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Whether the cost may be spent.
     pub is_allowed: bool,

@@ -25,18 +25,42 @@ pub enum CheckError {
         /// The most that one call can spend.
         max: u32,
     },
+    /// The algorithm of this limiter cannot do that.
+    #[error("this algorithm has no {verb}")]
+    Unsupported {
+        /// What was asked for.
+        verb: &'static str,
+    },
 }
 
-/// Why a key was not reset.
+/// Why nothing is known to have been given back.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RefundError {
+    /// The receipt is from a limiter with another algorithm.
+    #[error("the receipt is another algorithm's")]
+    Foreign,
+    /// The backend gave no answer; it says whether the cells may be there again.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// Why a key was not reset, or not blocked.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResetError {
     /// The key is empty or too long.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The backend gave no answer; it says whether the key may be reset all the same.
+    /// The backend gave no answer; it says whether the key may be reset, or blocked, all the same.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// The algorithm of this limiter cannot do that.
+    #[error("this algorithm has no {verb}")]
+    Unsupported {
+        /// What was asked for.
+        verb: &'static str,
+    },
 }
 
 /// Why options make no [`Limiter`](crate::Limiter).

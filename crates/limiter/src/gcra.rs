@@ -16,15 +16,23 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::Algorithm;
+use crate::algorithm::{Algorithm, Debit, Verbs, script};
 use crate::quota::SPAN_US_MAX;
 use crate::{GcraQuota, Verdict};
 
-const STANDING_LUA: &str = include_str!("lua/gcra.lua");
-const CHECK_LUA: &str = include_str!("lua/gcra_check.lua");
-const PEEK_LUA: &str = include_str!("lua/gcra_peek.lua");
-static CHECK: Script = Script::timed("limiter.gcra_check", &[STANDING_LUA, CHECK_LUA, PEEK_LUA]);
-static PEEK: Script = Script::timed("limiter.gcra_peek", &[STANDING_LUA, PEEK_LUA]);
+static CHECK: Script = script!("gcra", "check", ["gcra_check.lua", "gcra_peek.lua", "reply.lua"]);
+static PEEK: Script = script!("gcra", "peek", ["gcra_peek.lua", "reply.lua"]);
+static BATCH: Script = script!("gcra", "batch", ["gcra_batch.lua"]);
+static VERBS: Verbs = Verbs {
+    at_most: script!(
+        "gcra",
+        "at_most",
+        ["gcra_at_most.lua", "gcra_check.lua", "gcra_peek.lua", "reply.lua"]
+    ),
+    refund: script!("gcra", "refund", ["gcra_refund.lua"]),
+    block: script!("gcra", "block", ["block.lua"]),
+    reset: script!("gcra", "reset", ["reset.lua"]),
+};
 
 /// What is kept of one key. It holds its parameters, so that others can read it.
 #[allow(clippy::struct_field_names, reason = "times without their unit invite mistakes")]
@@ -58,6 +66,14 @@ impl Algorithm for GcraQuota {
         &PEEK
     }
 
+    fn batch_script() -> Option<&'static Script> {
+        Some(&BATCH)
+    }
+
+    fn verbs() -> Option<&'static Verbs> {
+        Some(&VERBS)
+    }
+
     fn args(&self, to: &mut dyn ArgSink) {
         to.uint(self.interval_us());
         to.uint(self.burst().into());
@@ -86,6 +102,37 @@ impl Algorithm for GcraQuota {
             Verdict { remaining: standing.left(debt_us), reset_after_us: debt_us, ..verdict };
         let (at_us, interval_us) = (standing.now_us, self.interval_us());
         (verdict, Some(GcraState { tat_us: at_us + debt_us, at_us, interval_us }))
+    }
+
+    fn reanchor(&self, state: &GcraState, now: ServerTime) -> Option<GcraState> {
+        Standing::of(*self, Some(state), now.as_micros()).moved
+    }
+
+    fn is_other(&self, state: &GcraState) -> bool {
+        state.interval_us != self.interval_us()
+    }
+
+    /// What lies beyond the time of arrival after the call was spent later, and is not its to give.
+    /// Each refund since then moved all that was spent by as much towards now, and the call's own
+    /// part with it. Without these two bounds a refund gives back what time has given back already.
+    fn give_back(
+        &self,
+        state: &GcraState,
+        debit: &Debit,
+        since: u64,
+        now: ServerTime,
+    ) -> Option<(u64, Option<GcraState>)> {
+        let (now_us, interval_us) = (now.as_micros(), self.interval_us());
+        let debt_us = state.tat_us.saturating_sub(now_us);
+        let own_us = debit.upto.as_micros().saturating_sub(since).saturating_sub(now_us);
+        let given_us = self.price(debit.cost).min(own_us).min(debt_us);
+        let tat_us = state.tat_us - given_us;
+        let next = GcraState { tat_us, at_us: now_us, interval_us };
+        (given_us > 0).then_some((given_us, (given_us < debt_us).then_some(next)))
+    }
+
+    fn price(&self, cost: u32) -> u64 {
+        self.interval_us() * u64::from(cost)
     }
 
     fn peek(&self, state: Option<&GcraState>, now: ServerTime, cost: u32) -> Verdict {

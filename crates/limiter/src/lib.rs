@@ -1,4 +1,4 @@
-//! Rate limits that hold for a whole fleet: GCRA and a sliding window, exact by the server's clock.
+//! Rate limits that hold for a whole fleet: five algorithms, exact by the server's clock.
 //!
 //! N instances that count by themselves let N times the limit through. Here all of them spend from
 //! one count, and each call is one atomic step on it:
@@ -22,9 +22,12 @@
 //! - **A refusal debits nothing**, and writes nothing, so a flood of them replicates nothing. The
 //!   one exception: the clock went back, and the refusal re-anchors the key's state.
 //! - **A clock that goes back** forgets nothing. A key is as good as new within the time that GCRA
-//!   takes to earn a burst, or within a window and a 63rd of it.
+//!   or the token bucket takes to earn a burst, within a window and a 63rd of it, a window (the
+//!   log), or two (the fixed window).
 //! - **A change of limit** takes effect at once, and what was spent stays spent, also while old and
 //!   new instances run side by side.
+//! - **A refund** gives back only what time has not, so with any number of refunds the contract holds
+//!   for what was spent and kept. A receipt is good for one of them.
 //! - **Every key expires** when it says no more than no key at all.
 //!
 //! # Examples
@@ -55,32 +58,50 @@
 //! window: take it for 'at most 100 a minute'. GCRA spreads the quota: take it to keep a steady
 //! pace, with a burst of your choice, and where a key must be as small as it can be.
 //!
+//! The token bucket keeps GCRA's contract at rates that are no whole number of µs per cell. The
+//! sliding log is exact to the cell, for maxima up to 128. The fixed window begins at multiples of
+//! its length, such as midnight, and lets twice the maximum through over a boundary.
+//! `docs/choosing-an-algorithm.md` has what each costs and how exact it is.
+//!
 //! The window counts 64 sub-windows, of which 63 are a window. So it is never over, and a refusal
 //! means that 64/63 of a window is full: it can admit up to 1.6 % less than an exact log would.
 
 #![forbid(unsafe_code)]
 
 mod algorithm;
+mod bucket;
 mod builder;
+mod combine;
+pub mod concurrency;
 mod decision;
 mod error;
 mod fallback;
+mod fixed;
 mod gcra;
+mod held;
 mod limiter;
+mod log;
 pub mod op;
 mod policy;
 mod quota;
+mod receipt;
 mod telemetry;
+mod verbs;
 mod window;
 
-pub use algorithm::Algorithm;
+pub use algorithm::{Algorithm, Debit, Verbs};
+pub use bucket::BucketState;
 pub use builder::LimiterBuilder;
 pub use decision::{Decision, Source, Verdict};
-pub use error::{CheckError, ConfigError, ResetError};
+pub use error::{CheckError, ConfigError, RefundError, ResetError};
 pub use fallback::Unavailable;
 pub use fallback::gate::RungChange;
+pub use fixed::FixedState;
 pub use gcra::GcraState;
+pub use held::{Answer, Held, Mark};
 pub use limiter::Limiter;
+pub use log::LogState;
 pub use policy::{PolicyName, PolicyNameError};
-pub use quota::{GcraQuota, Quota, QuotaError, WindowQuota};
+pub use quota::{BucketQuota, FixedQuota, GcraQuota, LogQuota, Quota, QuotaError, WindowQuota};
+pub use receipt::{Grant, Receipt, Refunded};
 pub use window::WindowState;

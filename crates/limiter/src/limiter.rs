@@ -5,18 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetwide_core_traits::{
-    AtomicOp, BackendError, Clock, Executor, ExecutorExt, Key, Namespace, Outage,
+    AtomicOp, BackendError, Clock, Executor, ExecutorExt, Key, MonoTime, Namespace, Outage,
+    Rejection, RejectionKind,
 };
 use tokio::time::timeout;
 
 use crate::algorithm::Algorithm;
+use crate::combine::Combiner;
 use crate::fallback::gate::Gate;
 use crate::fallback::share::{Full, Share};
-use crate::op::{Check, Peek, Reset, cell};
+use crate::op::{Check, Delete, Peek, Reset, cell};
 use crate::telemetry::Telemetry;
 use crate::{
-    CheckError, Decision, GcraQuota, LimiterBuilder, PolicyName, Quota, ResetError, Source,
-    Unavailable, Verdict, WindowQuota,
+    Answer, BucketQuota, CheckError, Decision, FixedQuota, GcraQuota, LimiterBuilder, LogQuota,
+    PolicyName, Quota, ResetError, Source, Unavailable, Verdict, WindowQuota,
 };
 
 /// Limits how much each key may spend, over all instances that use the same backend, namespace and
@@ -25,11 +27,12 @@ use crate::{
 /// A decision takes at most the limiter's deadline and what the runtime takes to wake its task; it
 /// never fails for an outage, because then the chosen [`Unavailable`] answers.
 pub struct Limiter<E> {
-    inner: Arc<Inner<E>>,
+    pub(crate) inner: Arc<Inner<E>>,
 }
 
 pub(crate) struct Inner<E> {
-    pub(crate) executor: E,
+    pub(crate) executor: Arc<E>,
+    pub(crate) combiner: Combiner<E>,
     pub(crate) namespace: Namespace,
     pub(crate) name: PolicyName,
     pub(crate) quota: Quota,
@@ -46,7 +49,24 @@ pub(crate) struct Inner<E> {
 pub(crate) enum Policy {
     Gcra(Counter<GcraQuota>),
     SlidingWindow(Counter<WindowQuota>),
+    TokenBucket(Counter<BucketQuota>),
+    FixedWindow(Counter<FixedQuota>),
+    SlidingLog(Counter<LogQuota>),
 }
+
+/// Hands a call through to the algorithm.
+macro_rules! by_algorithm {
+    ($policy:expr, $counter:ident => $call:expr) => {
+        match $policy {
+            $crate::limiter::Policy::Gcra($counter) => $call,
+            $crate::limiter::Policy::SlidingWindow($counter) => $call,
+            $crate::limiter::Policy::TokenBucket($counter) => $call,
+            $crate::limiter::Policy::FixedWindow($counter) => $call,
+            $crate::limiter::Policy::SlidingLog($counter) => $call,
+        }
+    };
+}
+pub(crate) use by_algorithm;
 
 /// One algorithm with its parameters, and this instance's share if it has one.
 pub(crate) struct Counter<A: Algorithm> {
@@ -103,10 +123,7 @@ impl<E: Executor> Limiter<E> {
         cost: u64,
     ) -> Result<Decision, CheckError> {
         let (inner, key) = (&*self.inner, key.as_ref());
-        match &inner.policy {
-            Policy::Gcra(counter) => inner.check(counter, key, cost).await,
-            Policy::SlidingWindow(counter) => inner.check(counter, key, cost).await,
-        }
+        by_algorithm!(&inner.policy, counter => inner.check(counter, key, cost).await)
     }
 
     /// Says what [`check`](Self::check) would, and spends nothing. The cells that are left, and the
@@ -122,10 +139,7 @@ impl<E: Executor> Limiter<E> {
     /// If polled outside a Tokio runtime with a time driver.
     pub async fn peek(&self, key: impl AsRef<[u8]>) -> Result<Decision, CheckError> {
         let (inner, key) = (&*self.inner, key.as_ref());
-        match &inner.policy {
-            Policy::Gcra(counter) => inner.peek(counter, key, 1).await,
-            Policy::SlidingWindow(counter) => inner.peek(counter, key, 1).await,
-        }
+        by_algorithm!(&inner.policy, counter => inner.peek(counter, key, 1).await)
     }
 
     /// Forgets what `key` has spent, for the whole fleet; of local shares, only this instance's.
@@ -141,10 +155,7 @@ impl<E: Executor> Limiter<E> {
     /// If polled outside a Tokio runtime with a time driver.
     pub async fn reset(&self, key: impl AsRef<[u8]>) -> Result<(), ResetError> {
         let (inner, key) = (&*self.inner, key.as_ref());
-        match &inner.policy {
-            Policy::Gcra(counter) => inner.reset(counter, key).await,
-            Policy::SlidingWindow(counter) => inner.reset(counter, key).await,
-        }
+        by_algorithm!(&inner.policy, counter => inner.reset(counter, key).await)
     }
 
     /// What each key may spend.
@@ -165,31 +176,28 @@ impl<E: Executor> Inner<E> {
         key: &[u8],
         cost: u64,
     ) -> Result<Decision, CheckError> {
-        let max = counter.quota.cost_max();
-        let cost = match u32::try_from(cost) {
-            // Nothing is spent, so nothing needs to be written.
-            Ok(0) => return self.peek(counter, key, 0).await,
-            Ok(cost) if cost <= max => cost,
-            _ => return Err(CheckError::Oversize { cost, max }),
+        let Some(cost) = counter.cost(cost)? else {
+            return self.peek(counter, key, 0).await;
         };
         let key = cell::<A>(&self.namespace, &self.name, key)?;
-        let decision = match self.ask(&Check::new(counter.quota, key.clone(), cost)).await {
-            Ok(verdict) => counter.shared(&key, verdict, self.clock.as_ref()),
-            Err(until_probe) => self.stand_in(counter, &key, cost, until_probe),
+        let check = Check::new(counter.quota, key, cost);
+        let decision = match self.ask(self.combiner.run(&check)).await {
+            Ok(answer) => counter.shared(check.key(), &answer, self.clock.now()),
+            Err(until_probe) => self.stand_in(counter, check.key(), cost, until_probe),
         };
         self.telemetry.decided(&decision);
         Ok(decision)
     }
 
-    async fn peek<A: Algorithm>(
+    pub(crate) async fn peek<A: Algorithm>(
         &self,
         counter: &Counter<A>,
         key: &[u8],
         cost: u32,
     ) -> Result<Decision, CheckError> {
         let key = cell::<A>(&self.namespace, &self.name, key)?;
-        Ok(match self.ask(&Peek::new(counter.quota, key.clone(), cost)).await {
-            Ok(verdict) => counter.shared(&key, verdict, self.clock.as_ref()),
+        Ok(match self.ask(self.run(&Peek::new(counter.quota, key.clone(), cost))).await {
+            Ok(answer) => counter.shared(&key, &answer, self.clock.now()),
             Err(until_probe) => self.stand_in_peek(counter, &key, cost, until_probe),
         })
     }
@@ -200,7 +208,15 @@ impl<E: Executor> Inner<E> {
         key: &[u8],
     ) -> Result<(), ResetError> {
         let key = cell::<A>(&self.namespace, &self.name, key)?;
-        self.run(&Reset::<A>::new(key.clone())).await?;
+        match Reset::new(counter.quota, key.clone()) {
+            Some(reset) => match self.run(&reset).await {
+                Err(BackendError::Rejected(Rejection {
+                    kind: RejectionKind::WrongType, ..
+                })) => self.run(&Delete::<A>::new(key.clone())).await?,
+                done => _ = done?,
+            },
+            None => self.run(&Delete::<A>::new(key.clone())).await?,
+        }
         if let Some(share) = &counter.share {
             share.forget(&key);
         }
@@ -211,18 +227,18 @@ impl<E: Executor> Inner<E> {
     ///
     /// # Errors
     /// The rung must answer; the backend is not asked before this time is over.
-    async fn ask<O>(&self, op: &O) -> Result<Verdict, Duration>
-    where
-        O: AtomicOp<Reply = Verdict>,
-    {
+    pub(crate) async fn ask(
+        &self,
+        step: impl Future<Output = Result<Answer, BackendError>>,
+    ) -> Result<Answer, Duration> {
         let asking = self.gate.enter()?;
         let begun = self.clock.now();
-        let result = self.run(op).await;
+        let result = step.await;
         self.telemetry.asked(self.clock.now().since(begun).as_secs_f64());
         match result {
-            Ok(verdict) => {
+            Ok(answer) => {
                 asking.answered();
-                Ok(verdict)
+                Ok(answer)
             }
             Err(error) => {
                 self.telemetry.failed();
@@ -232,7 +248,7 @@ impl<E: Executor> Inner<E> {
         }
     }
 
-    async fn run<O: AtomicOp>(&self, op: &O) -> Result<O::Reply, BackendError> {
+    pub(crate) async fn run<O: AtomicOp>(&self, op: &O) -> Result<O::Reply, BackendError> {
         // A backend has deadlines of its own; this one is what callers were promised.
         match timeout(self.deadline, self.executor.run(op)).await {
             Ok(result) => result,
@@ -241,7 +257,7 @@ impl<E: Executor> Inner<E> {
     }
 
     /// The rung's answer to a check.
-    fn stand_in<A: Algorithm>(
+    pub(crate) fn stand_in<A: Algorithm>(
         &self,
         counter: &Counter<A>,
         key: &Key,
@@ -281,11 +297,23 @@ impl<E: Executor> Inner<E> {
 }
 
 impl<A: Algorithm> Counter<A> {
-    fn shared(&self, key: &Key, verdict: Verdict, clock: &dyn Clock) -> Decision {
-        if let Some(share) = &self.share {
-            share.learn(key, verdict.remaining, clock.now());
+    /// The cost as the steps take it; `None` if nothing is to be spent, so that nothing needs to be
+    /// written.
+    pub(crate) fn cost(&self, cost: u64) -> Result<Option<u32>, CheckError> {
+        let max = self.quota.cost_max();
+        match u32::try_from(cost) {
+            Ok(0) => Ok(None),
+            Ok(cost) if cost <= max => Ok(Some(cost)),
+            _ => Err(CheckError::Oversize { cost, max }),
         }
-        Decision::new(verdict, Source::Shared)
+    }
+
+    /// The decision of the fleet's count, which came in at `now`.
+    pub(crate) fn shared(&self, key: &Key, answer: &Answer, now: MonoTime) -> Decision {
+        if let Some(share) = &self.share {
+            share.learn(key, answer.verdict.remaining, now);
+        }
+        Decision::new(answer.verdict, Source::Shared)
     }
 }
 

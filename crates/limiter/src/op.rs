@@ -1,4 +1,4 @@
-//! The atomic steps: spend, look, forget.
+//! The atomic steps: spend, spend several times, look, give back, refuse for a while, forget.
 //!
 //! [`Limiter`](crate::Limiter) makes them; who builds on the same states makes them directly.
 
@@ -7,9 +7,14 @@ use fleetwide_core_traits::{
 };
 
 use crate::algorithm::Algorithm;
-use crate::{PolicyName, Verdict};
+use crate::held::{View, lives};
+use crate::{Answer, Held, Mark, PolicyName, Verdict};
 
-static RESET: Script = Script::command("DEL");
+mod batch;
+mod verbs;
+
+pub use batch::Batch;
+pub use verbs::{AtMost, Block, Delete, Refund, Reset};
 
 /// The key of what `user_key` has spent of a policy, as algorithm `A` counts it.
 ///
@@ -29,7 +34,7 @@ pub fn cell<A: Algorithm>(
     Ok(namespace.tag("limiter", &name)?.part(A::PART))
 }
 
-/// Spends cells of one key, if they are there. Answers a [`Verdict`].
+/// Spends cells of one key, if they are there. Answers an [`Answer`].
 #[derive(Clone, Debug)]
 pub struct Check<A> {
     quota: A,
@@ -43,11 +48,23 @@ impl<A: Algorithm> Check<A> {
     pub const fn new(quota: A, key: Key, cost: u32) -> Self {
         Self { quota, key, cost }
     }
+
+    pub(crate) const fn quota(&self) -> A {
+        self.quota
+    }
+
+    pub(crate) const fn key(&self) -> &Key {
+        &self.key
+    }
+
+    pub(crate) const fn cost(&self) -> u32 {
+        self.cost
+    }
 }
 
 impl<A: Algorithm> AtomicOp for Check<A> {
-    type State = A::State;
-    type Reply = Verdict;
+    type State = Held<A::State>;
+    type Reply = Answer;
 
     fn script(&self) -> &'static Script {
         A::check_script()
@@ -64,20 +81,18 @@ impl<A: Algorithm> AtomicOp for Check<A> {
 
     fn apply(
         &self,
-        cells: &[Option<&A::State>],
+        cells: &[Option<&Held<A::State>>],
         now: ServerTime,
-        out: &mut Effects<A::State>,
-    ) -> Verdict {
-        let (verdict, next) = self.quota.decide(cells[0], now, self.cost);
-        if let Some(next) = next {
-            let ttl = A::lives(&next, now);
-            out.put(0, next, ttl);
-        }
-        verdict
+        out: &mut Effects<Held<A::State>>,
+    ) -> Answer {
+        let view = View::of(&self.quota, cells[0], now);
+        let mut answer = Answer::default();
+        put::<A>(out, view.decide([self.cost], |one| answer = one), now);
+        answer
     }
 
-    fn decode(&self, reply: Wire) -> Result<Verdict, Malformed> {
-        decode(reply)
+    fn decode(&self, reply: Wire) -> Result<Answer, Malformed> {
+        decode(reply, self.cost)
     }
 }
 
@@ -97,8 +112,8 @@ impl<A: Algorithm> Peek<A> {
 }
 
 impl<A: Algorithm> AtomicOp for Peek<A> {
-    type State = A::State;
-    type Reply = Verdict;
+    type State = Held<A::State>;
+    type Reply = Answer;
 
     fn script(&self) -> &'static Script {
         A::peek_script()
@@ -115,71 +130,68 @@ impl<A: Algorithm> AtomicOp for Peek<A> {
 
     fn apply(
         &self,
-        cells: &[Option<&A::State>],
+        cells: &[Option<&Held<A::State>>],
         now: ServerTime,
-        _out: &mut Effects<A::State>,
-    ) -> Verdict {
-        self.quota.peek(cells[0], now, self.cost)
+        _out: &mut Effects<Held<A::State>>,
+    ) -> Answer {
+        View::of(&self.quota, cells[0], now).peek(self.cost)
     }
 
-    fn decode(&self, reply: Wire) -> Result<Verdict, Malformed> {
-        decode(reply)
-    }
-}
-
-/// Forgets what was spent of one key.
-#[derive(Clone, Debug)]
-pub struct Reset<A> {
-    key: Key,
-    algorithm: std::marker::PhantomData<A>,
-}
-
-impl<A: Algorithm> Reset<A> {
-    /// The step that forgets `key`.
-    pub const fn new(key: Key) -> Self {
-        Self { key, algorithm: std::marker::PhantomData }
+    fn decode(&self, reply: Wire) -> Result<Answer, Malformed> {
+        decode(reply, self.cost)
     }
 }
 
-impl<A: Algorithm> AtomicOp for Reset<A> {
-    type State = A::State;
-    type Reply = ();
-
-    fn script(&self) -> &'static Script {
-        &RESET
-    }
-
-    fn keys(&self) -> &[Key] {
-        std::slice::from_ref(&self.key)
-    }
-
-    fn args(&self, _to: &mut dyn ArgSink) {}
-
-    fn apply(&self, _: &[Option<&A::State>], _: ServerTime, out: &mut Effects<A::State>) {
-        out.delete(0);
-    }
-
-    fn decode(&self, reply: Wire) -> Result<(), Malformed> {
-        reply.into_unsigned().map(drop)
+/// Writes what a step leaves behind, if it changes anything.
+fn put<A: Algorithm>(
+    out: &mut Effects<Held<A::State>>,
+    next: Option<Held<A::State>>,
+    now: ServerTime,
+) {
+    if let Some(next) = next {
+        let ttl = lives::<A>(&next, now);
+        out.put(0, next, ttl);
     }
 }
 
-/// Reads `{ allowed 0|1, cells left, retry_after µs, reset_after µs }`.
-fn decode(reply: Wire) -> Result<Verdict, Malformed> {
-    let [allowed, remaining, retry_after, reset_after] = reply.into_array()?;
-    let is_allowed = match allowed.into_int()? {
-        0 => false,
-        1 => true,
-        _ => return Err(Malformed::new("0 or 1", "another integer")),
-    };
-    let remaining = u32::try_from(remaining.into_unsigned()?)
-        .map_err(|_| Malformed::new("a count of cells", "a larger integer"))?;
-    Ok(Verdict {
-        is_allowed,
+/// Reads `{ µs of the decision if allowed, else 0; cells left; retry_after µs; reset_after µs }`, and
+/// after it `{ generation; life; refunds; µs blocked; granted }` if there is anything to say of them.
+/// If there is not, all of `cost` was granted.
+fn decode(reply: Wire, cost: u32) -> Result<Answer, Malformed> {
+    let mut numbers = [0; 9];
+    let items = reply.into_vec()?;
+    let count = items.len();
+    if count != 4 && count != 9 {
+        return Err(Malformed::new("4 or 9 integers", "another number of them"));
+    }
+    for (number, item) in numbers.iter_mut().zip(items) {
+        *number = item.into_unsigned()?;
+    }
+    let [
+        at,
         remaining,
-        retry_after_us: retry_after.into_unsigned()?,
-        reset_after_us: reset_after.into_unsigned()?,
-    })
+        retry_after_us,
+        reset_after_us,
+        generation,
+        life,
+        refunds,
+        blocked,
+        granted,
+    ] = numbers;
+    let granted = match count {
+        9 => cells(granted)?,
+        _ if at > 0 => cost,
+        _ => 0,
+    };
+    let remaining = cells(remaining)?;
+    let verdict = Verdict { is_allowed: at > 0, remaining, retry_after_us, reset_after_us };
+    let mark = Mark { generation, life, refunds };
+    let at = ServerTime::from_micros(at);
+    Ok(Answer { verdict, at, granted, mark, blocked_us: blocked })
+}
+
+fn cells(number: u64) -> Result<u32, Malformed> {
+    u32::try_from(number).map_err(|_| Malformed::new("a count of cells", "a larger integer"))
 }
 
 #[cfg(test)]
@@ -216,22 +228,29 @@ mod tests {
     #[test]
     fn reply_of_another_form_is_an_error() {
         let int = Wire::Int;
-        let reply = |items: &[i64]| decode(Wire::Array(items.iter().copied().map(int).collect()));
-        assert!(reply(&[1, 99, 0, 5]).unwrap().is_allowed);
-        assert!(reply(&[2, 99, 0, 5]).is_err());
+        let reply =
+            |items: &[i64]| decode(Wire::Array(items.iter().copied().map(int).collect()), 3);
+        let plain = reply(&[77, 99, 0, 5]).unwrap();
+        assert_eq!((plain.at.as_micros(), plain.granted, plain.mark), (77, 3, Mark::default()));
+        assert_eq!(reply(&[0, 2, 9, 9]).unwrap().granted, 0);
+        let full = reply(&[77, 99, 0, 5, 1, 2, 3, 4, 1]).unwrap();
+        assert_eq!((full.mark.refunds, full.blocked_us, full.granted), (3, 4, 1));
         assert!(reply(&[1, 99, 0]).is_err());
+        assert!(reply(&[1, 99, 0, 5, 1]).is_err());
         assert!(reply(&[1, -1, 0, 5]).is_err());
+        assert!(reply(&[-1, 1, 0, 5]).is_err());
         assert!(reply(&[1, 1 << 32, 0, 5]).is_err());
-        assert!(decode(Wire::Nil).is_err());
+        assert!(reply(&[1, 1, 0, 5, 0, 0, 0, 0, 1 << 32]).is_err());
+        assert!(decode(Wire::Nil, 1).is_err());
     }
 
     proptest! {
         #[test]
-        fn any_reply_is_decoded_without_a_panic(items in prop::collection::vec(any::<i64>(), 0..6), text: Vec<u8>) {
+        fn any_reply_is_decoded_without_a_panic(items in prop::collection::vec(any::<i64>(), 0..11), text: Vec<u8>) {
             let mut items: Vec<Wire> = items.into_iter().map(Wire::Int).collect();
-            let _ = decode(Wire::Array(items.clone()));
+            let _ = decode(Wire::Array(items.clone()), 1);
             items.push(Wire::Bytes(text.into()));
-            let _ = decode(Wire::Array(items));
+            let _ = decode(Wire::Array(items), 1);
         }
     }
 }

@@ -3,6 +3,15 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+mod bucket;
+mod fixed;
+mod log;
+
+pub use bucket::BucketQuota;
+pub(crate) use bucket::Rate;
+pub use fixed::FixedQuota;
+pub use log::LogQuota;
+
 /// Below it, a decision's own way to the server and back takes longer than the whole period.
 const PERIOD_MIN_US: u64 = 1_000;
 /// 366 days. Beyond it a period is a mistake, and the quota belongs into a database.
@@ -20,7 +29,12 @@ const FULL_SUB_WINDOWS: u64 = 63;
 /// | algorithm | promises that in any interval | costs |
 /// | --- | --- | --- |
 /// | [`gcra`](Self::gcra) | of length d at most `burst + d * max / period` is spent | 80 bytes a key |
+/// | [`token_bucket`](Self::token_bucket) | of length d at most `burst + d * max / period` is spent | 96 bytes a key |
 /// | [`sliding_window`](Self::sliding_window) | of length `window` at most `max` is spent | 368 bytes a key |
+/// | [`sliding_log`](Self::sliding_log) | of length `window` at most `max` is spent | 80 to 1,072 bytes a key |
+/// | [`fixed_window`](Self::fixed_window) | from one multiple of `window` to the next at most `max` is spent, so twice that over a boundary | 80 bytes a key |
+///
+/// `docs/choosing-an-algorithm.md` compares them.
 ///
 /// # Examples
 /// ```
@@ -40,6 +54,12 @@ pub enum Quota {
     Gcra(GcraQuota),
     /// Cells come back when they are a window old.
     SlidingWindow(WindowQuota),
+    /// Tokens come back at an even pace, which need not be a whole number of µs each.
+    TokenBucket(BucketQuota),
+    /// All cells come back at the end of a window.
+    FixedWindow(FixedQuota),
+    /// Each cell comes back when it is a window old, exactly.
+    SlidingLog(LogQuota),
 }
 
 impl Quota {
@@ -59,14 +79,60 @@ impl Quota {
         WindowQuota::new(max, window).map(Self::SlidingWindow)
     }
 
+    /// `max` tokens per `period` at an even pace, and up to `burst` at once after a rest.
+    ///
+    /// # Errors
+    /// As [`BucketQuota::new`].
+    pub fn token_bucket(max: u64, period: Duration, burst: u64) -> Result<Self, QuotaError> {
+        BucketQuota::new(max, period, burst).map(Self::TokenBucket)
+    }
+
+    /// `max` cells from one multiple of `window` since the Unix epoch to the next.
+    ///
+    /// # Errors
+    /// As [`FixedQuota::new`].
+    pub fn fixed_window(max: u64, window: Duration) -> Result<Self, QuotaError> {
+        FixedQuota::new(max, window).map(Self::FixedWindow)
+    }
+
+    /// `max` cells, at most 128, in any interval as long as `window`.
+    ///
+    /// # Errors
+    /// As [`LogQuota::new`].
+    pub fn sliding_log(max: u64, window: Duration) -> Result<Self, QuotaError> {
+        LogQuota::new(max, window).map(Self::SlidingLog)
+    }
+
     /// The most that one call can spend: what an unused key has.
     pub const fn cost_max(&self) -> u32 {
         match self {
             Self::Gcra(quota) => quota.burst(),
             Self::SlidingWindow(quota) => quota.max(),
+            Self::TokenBucket(quota) => quota.burst(),
+            Self::FixedWindow(quota) => quota.max(),
+            Self::SlidingLog(quota) => quota.max(),
         }
     }
 }
+
+/// Each algorithm's parameters are a quota.
+macro_rules! into_quota {
+    ($($parameters:ident => $variant:ident),+) => {
+        $(impl From<$parameters> for Quota {
+            fn from(quota: $parameters) -> Self {
+                Self::$variant(quota)
+            }
+        })+
+    };
+}
+
+into_quota!(
+    GcraQuota => Gcra,
+    WindowQuota => SlidingWindow,
+    BucketQuota => TokenBucket,
+    FixedQuota => FixedWindow,
+    LogQuota => SlidingLog
+);
 
 /// The parameters of GCRA: one cell comes back per `interval`, up to `burst` of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,14 +225,8 @@ impl WindowQuota {
     /// What one of `instances` may spend alone. A fleet larger than the maximum has one cell each
     /// in a window that is longer in proportion.
     pub(crate) fn share(self, instances: NonZeroU32) -> Self {
-        match self.max / instances {
-            0 => {
-                let stretch = u64::from(instances.get().div_ceil(self.max));
-                let window_us = self.window_us.saturating_mul(stretch).min(SHARE_US_MAX);
-                Self { max: 1, window_us }
-            }
-            max => Self { max, ..self },
-        }
+        let (max, window_us) = share_of_window(self.max, self.window_us, instances);
+        Self { max, window_us }
     }
 }
 
@@ -196,6 +256,15 @@ pub enum QuotaError {
         /// The rounded interval.
         interval_us: u64,
     },
+    /// More cells than a log may keep the times of.
+    #[error(
+        "a sliding log takes at most 128 cells, this is {max}: above it take the sliding window, \
+         which counts them in 64 parts of the window"
+    )]
+    LogTooLong {
+        /// The maximum that was asked for.
+        max: u32,
+    },
     /// It would take more than ten years until a used-up key is as good as new.
     #[error("a burst must be earned back within ten years")]
     TooSlow,
@@ -206,6 +275,18 @@ fn count(what: &'static str, cells: u64) -> Result<u32, QuotaError> {
         Ok(0) => Err(QuotaError::Zero(what)),
         Ok(cells) => Ok(cells),
         Err(_) => Err(QuotaError::TooLarge(what)),
+    }
+}
+
+/// What one of `instances` may spend of `max` cells per window, and in which window: a fleet larger
+/// than the maximum has one cell each in a window that is longer in proportion.
+fn share_of_window(max: u32, window_us: u64, instances: NonZeroU32) -> (u32, u64) {
+    match max / instances {
+        0 => {
+            let stretch = u64::from(instances.get().div_ceil(max));
+            (1, window_us.saturating_mul(stretch).min(SHARE_US_MAX))
+        }
+        share => (share, window_us),
     }
 }
 
@@ -266,6 +347,30 @@ mod tests {
     }
 
     #[test]
+    fn log_takes_no_more_cells_than_it_can_keep_and_says_what_to_take_instead() {
+        assert!(Quota::sliding_log(128, SECOND).is_ok());
+        let error = Quota::sliding_log(129, SECOND).unwrap_err();
+        assert_eq!(error, QuotaError::LogTooLong { max: 129 });
+        assert!(error.to_string().contains("the sliding window"), "{error}");
+        assert_eq!(Quota::sliding_log(1 << 32, SECOND), Err(QuotaError::TooLarge("the maximum")));
+        assert_eq!(Quota::sliding_log(0, SECOND), Err(QuotaError::Zero("the maximum")));
+        assert_eq!(Quota::fixed_window(0, SECOND), Err(QuotaError::Zero("the maximum")));
+        assert_eq!(Quota::fixed_window(1, Duration::ZERO), Err(QuotaError::PeriodTooShort));
+    }
+
+    #[test]
+    fn bucket_takes_rates_that_gcra_must_refuse() {
+        let rate = |max, period| BucketQuota::new(max, period, 1).unwrap().rate();
+        assert_eq!(rate(700_000, SECOND), (7, 10));
+        assert_eq!(rate(u32::MAX.into(), Duration::from_millis(1)), (858_993_459, 200));
+        assert_eq!(rate(100, 60 * SECOND), (1, 600_000));
+        let bucket = |max, period, burst| Quota::token_bucket(max, period, burst).unwrap_err();
+        assert_eq!(bucket(0, SECOND, 1), QuotaError::Zero("the maximum"));
+        assert_eq!(bucket(1, SECOND, 1 << 32), QuotaError::TooLarge("the burst"));
+        assert_eq!(bucket(1, YEAR, 11), QuotaError::TooSlow);
+    }
+
+    #[test]
     fn fleet_larger_than_the_maximum_shares_a_longer_window() {
         let five = WindowQuota::new(5, SECOND).unwrap();
         assert_eq!(share_of(five, 2), WindowQuota { max: 2, window_us: 1_000_000 });
@@ -282,6 +387,24 @@ mod tests {
             if let Ok(quota) = GcraQuota::new(max, Duration::from_micros(period_us), 1) {
                 prop_assert!(quota.interval_us() * max >= period_us);
                 prop_assert!(quota.interval_us() * max <= period_us + period_us / 100 + 1);
+            }
+        }
+
+        #[test]
+        fn rate_of_a_bucket_is_never_above_the_one_asked_for_and_hardly_below(
+            max in 1u64..1 << 32, period_us in 1_000u64..=PERIOD_MAX_US, instances in 1u32..100_000,
+        ) {
+            let period = Duration::from_micros(period_us);
+            let quota = BucketQuota::new(max, period, 1).unwrap();
+            let share = quota.share(NonZeroU32::new(instances).unwrap());
+            let (max, period) = (u128::from(max), u128::from(period_us));
+            for (quota, instances) in [(quota, 1), (share, u128::from(instances))] {
+                let (gain, token) = quota.rate();
+                prop_assert!(u128::from(gain) * u128::from(token) <= 1 << 52);
+                let (given, asked) = (u128::from(gain) * period, max * u128::from(token));
+                // The share is of a rate that may be rounded already.
+                prop_assert!(given * instances <= asked);
+                prop_assert!(asked - given * instances <= 2 * asked / 1_000_000);
             }
         }
 

@@ -15,6 +15,9 @@ use crate::{Decision, PolicyName, Source, Unavailable};
 /// | `fleetwide_limiter_away` | 1 while the rung answers, else 0 |
 /// | `fleetwide_limiter_rung_entered_total` | how often the rung was entered; `rung` says which |
 /// | `fleetwide_limiter_share_full_total` | refusals because the table of local shares is full |
+/// | `fleetwide_limiter_flights_total` | trips that calls on one key shared |
+/// | `fleetwide_limiter_combined_total` | calls that came with one of them |
+/// | `fleetwide_limiter_unclaimed_total` | costs that were spent for a caller who had left |
 ///
 /// They are made when the limiter is built, so the recorder is installed before.
 #[derive(Clone)]
@@ -29,6 +32,9 @@ pub(crate) struct Telemetry {
     away: Gauge,
     entered: Counter,
     share_full: Counter,
+    flights: Counter,
+    combined: Counter,
+    unclaimed: Counter,
 }
 
 #[derive(Clone)]
@@ -51,6 +57,9 @@ impl Telemetry {
             away: gauge!("fleetwide_limiter_away", "policy" => label()),
             entered: counter!("fleetwide_limiter_rung_entered_total", "policy" => label(), "rung" => rung),
             share_full: counter!("fleetwide_limiter_share_full_total", "policy" => label()),
+            flights: counter!("fleetwide_limiter_flights_total", "policy" => label()),
+            combined: counter!("fleetwide_limiter_combined_total", "policy" => label()),
+            unclaimed: counter!("fleetwide_limiter_unclaimed_total", "policy" => label()),
         }
     }
 
@@ -72,6 +81,15 @@ impl Telemetry {
 
     pub(crate) fn share_full(&self) {
         self.share_full.increment(1);
+    }
+
+    pub(crate) fn flew(&self, passengers: usize) {
+        self.flights.increment(1);
+        self.combined.increment(passengers as u64);
+    }
+
+    pub(crate) fn unclaimed(&self) {
+        self.unclaimed.increment(1);
     }
 
     pub(crate) fn moved(&self, change: &RungChange) {

@@ -15,14 +15,23 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::Algorithm;
+use crate::algorithm::{Algorithm, Debit, Verbs, script};
 use crate::{Verdict, WindowQuota};
 
-const STANDING_LUA: &str = include_str!("lua/window.lua");
-const CHECK_LUA: &str = include_str!("lua/window_check.lua");
-const PEEK_LUA: &str = include_str!("lua/window_peek.lua");
-static CHECK: Script = Script::timed("limiter.window_check", &[STANDING_LUA, CHECK_LUA, PEEK_LUA]);
-static PEEK: Script = Script::timed("limiter.window_peek", &[STANDING_LUA, PEEK_LUA]);
+static CHECK: Script =
+    script!("window", "check", ["window_check.lua", "window_peek.lua", "reply.lua"]);
+static PEEK: Script = script!("window", "peek", ["window_peek.lua", "reply.lua"]);
+static BATCH: Script = script!("window", "batch", ["window_batch.lua"]);
+static VERBS: Verbs = Verbs {
+    at_most: script!(
+        "window",
+        "at_most",
+        ["window_at_most.lua", "window_check.lua", "window_peek.lua", "reply.lua"]
+    ),
+    refund: script!("window", "refund", ["window_refund.lua"]),
+    block: script!("window", "block", ["block.lua"]),
+    reset: script!("window", "reset", ["reset.lua"]),
+};
 
 const SLOTS: u64 = 64;
 
@@ -108,6 +117,22 @@ impl WindowState {
         self.at_us = now_us;
     }
 
+    /// Takes `cost` cells out of the sub-window `place`, which holds as many.
+    fn unspend(&mut self, place: u64, cost: u32) {
+        let newest = self.newest();
+        self.sum -= cost;
+        if place == newest {
+            self.current -= cost;
+            return;
+        }
+        self.ring[slot(place)] -= cost;
+        if place == self.oldest {
+            let is_spent = |index: &u64| self.ring[slot(*index)] > 0;
+            self.oldest = (place..newest).find(is_spent).unwrap_or(newest);
+            self.first = if self.oldest == newest { 0 } else { self.ring[slot(self.oldest)] };
+        }
+    }
+
     /// When so much has left the window that `cost` fits into `max`.
     fn fits_at_us(&self, max: u32, cost: u32) -> u64 {
         let mut left = self.sum;
@@ -138,6 +163,14 @@ impl Algorithm for WindowQuota {
 
     fn peek_script() -> &'static Script {
         &PEEK
+    }
+
+    fn batch_script() -> Option<&'static Script> {
+        Some(&BATCH)
+    }
+
+    fn verbs() -> Option<&'static Verbs> {
+        Some(&VERBS)
     }
 
     fn args(&self, to: &mut dyn ArgSink) {
@@ -177,6 +210,33 @@ impl Algorithm for WindowQuota {
             ..verdict
         };
         (verdict, Some(next))
+    }
+
+    fn reanchor(&self, state: &WindowState, now: ServerTime) -> Option<WindowState> {
+        Standing::of(*self, Some(state), now.as_micros()).moved
+    }
+
+    fn is_other(&self, state: &WindowState) -> bool {
+        state.width_us != self.width_us()
+    }
+
+    /// All or nothing: out of the sub-window in which it was spent, while that is in the window.
+    fn give_back(
+        &self,
+        state: &WindowState,
+        debit: &Debit,
+        _since: u64,
+        now: ServerTime,
+    ) -> Option<(u64, Option<WindowState>)> {
+        let mut used = Standing::of(*self, Some(state), now.as_micros()).used?;
+        let (width_us, cost) = (self.width_us(), debit.cost);
+        let (index, place) = (now.as_micros() / width_us, debit.at.as_micros() / width_us);
+        let is_counted = place + SLOTS > index && place <= used.newest();
+        if cost == 0 || !is_counted || used.count(place) < cost {
+            return None;
+        }
+        used.unspend(place, cost);
+        Some((cost.into(), (used.sum > 0).then_some(used)))
     }
 
     fn peek(&self, state: Option<&WindowState>, now: ServerTime, cost: u32) -> Verdict {

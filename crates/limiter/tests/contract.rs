@@ -102,6 +102,9 @@ fn retry_after_is_exact<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
 fn retry_after_is_enough_and_one_microsecond_less_is_not() {
     retry_after_is_exact(support::gcra);
     retry_after_is_exact(support::window);
+    retry_after_is_exact(support::bucket);
+    retry_after_is_exact(support::fixed);
+    retry_after_is_exact(support::log);
 }
 
 fn reset_after_is_exact<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
@@ -127,6 +130,9 @@ fn reset_after_is_exact<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
 fn reset_after_is_when_all_is_back_and_not_before() {
     reset_after_is_exact(support::gcra);
     reset_after_is_exact(support::window);
+    reset_after_is_exact(support::bucket);
+    reset_after_is_exact(support::fixed);
+    reset_after_is_exact(support::log);
 }
 
 fn refusal_changes_nothing<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
@@ -150,6 +156,9 @@ fn refusal_changes_nothing<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
 fn refusal_debits_and_writes_nothing_while_the_clock_goes_on() {
     refusal_changes_nothing(support::gcra);
     refusal_changes_nothing(support::window);
+    refusal_changes_nothing(support::bucket);
+    refusal_changes_nothing(support::fixed);
+    refusal_changes_nothing(support::log);
 }
 
 fn zero_is_free<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
@@ -170,6 +179,9 @@ fn zero_is_free<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
 fn cost_of_zero_is_allowed_and_writes_nothing() {
     zero_is_free(support::gcra);
     zero_is_free(support::window);
+    zero_is_free(support::bucket);
+    zero_is_free(support::fixed);
+    zero_is_free(support::log);
 }
 
 /// After a clock went back, by however much: nothing that was spent is forgotten, and within
@@ -196,6 +208,9 @@ fn clock_back_heals<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
 fn clock_that_went_back_is_healed_within_the_stated_time() {
     clock_back_heals(support::gcra);
     clock_back_heals(support::window);
+    clock_back_heals(support::bucket);
+    clock_back_heals(support::fixed);
+    clock_back_heals(support::log);
 }
 
 /// With a clock that steps both ways, the contract holds by the time that the clock went forward.
@@ -250,6 +265,9 @@ fn two_quotas_together<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
 fn change_of_limit_forgets_nothing_that_was_spent() {
     two_quotas_together(support::gcra);
     two_quotas_together(support::window);
+    two_quotas_together(support::bucket);
+    two_quotas_together(support::fixed);
+    two_quotas_together(support::log);
 }
 
 /// A change right after a call: what is spent of the old quota is spent of the new one.
@@ -274,6 +292,9 @@ fn cells_stay_spent<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
 fn change_of_limit_keeps_each_cell_that_is_spent() {
     cells_stay_spent(support::gcra);
     cells_stay_spent(support::window);
+    cells_stay_spent(support::bucket);
+    cells_stay_spent(support::fixed);
+    cells_stay_spent(support::log);
 }
 
 fn change_takes_effect<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
@@ -298,6 +319,9 @@ fn change_takes_effect<A: Rules>(make: impl Fn(&mut support::Rng) -> A) {
 fn change_of_limit_takes_effect_at_once() {
     change_takes_effect(support::gcra);
     change_takes_effect(support::window);
+    change_takes_effect(support::bucket);
+    change_takes_effect(support::fixed);
+    change_takes_effect(support::log);
 }
 
 const fn now_of(now: u64) -> fleetwide_core_traits::ServerTime {

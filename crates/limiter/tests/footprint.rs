@@ -17,6 +17,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// the documentation are for a name of 1 byte.
 const GCRA_BYTES: i64 = 80 + 48;
 const WINDOW_BYTES: i64 = 368 + 64;
+const BUCKET_BYTES: i64 = 96 + 48;
+const FIXED_BYTES: i64 = 80 + 48;
+/// With the most cells that a log takes.
+const LOG_BYTES: i64 = 1_072 + 64;
+/// What a preface adds: 49 bytes, rounded up by the server's allocator.
+const PREFACE_BYTES: i64 = 64;
 
 struct Fixture {
     server: RedisServer,
@@ -59,27 +65,60 @@ const LARGEST_KEY: &str = "local most = 0 \
     end \
     return most";
 
-/// By how many ms a key expires before or after its state is over, at most.
-const EXPIRY_OFF_BY: &str = "local time, most = redis.call('TIME'), 0 \
-    for _, key in ipairs(redis.call('KEYS', '*')) do \
-      local state = redis.call('GET', key) \
-      local over, width = struct.unpack('>I8I8', state) \
-      if #state > 24 then over = (math.floor(over / width) + 64) * width end \
-      local expires = time[1] * 1000 + time[2] / 1000 + redis.call('PTTL', key) \
-      most = math.max(most, math.abs(expires - over / 1000)) \
-    end \
-    return most";
+/// When a state is over, by its bytes.
+const GCRA_OVER: &str = "return (struct.unpack('>I8', state))";
+const WINDOW_OVER: &str = "local at, width = struct.unpack('>I8I8', state) \
+    return (math.floor(at / width) + 64) * width";
+const BUCKET_OVER: &str = "\
+    local missing, gain, token, earned, at = struct.unpack('>I4I4I8I8I8', state) \
+    return at + math.ceil((missing * token - earned) / gain)";
+/// It is kept for a window more, but for a minute at most.
+const FIXED_OVER: &str = "local at, ends, window = struct.unpack('>I8I8I8', state) \
+    return ends + math.min(window, 60000000)";
+const LOG_OVER: &str = "\
+    return struct.unpack('>I7', state, #state - 6) + struct.unpack('>I8', state)";
 
-/// Random calls on some keys, by the real clock.
-async fn use_keys(limiter: &Limiter<RedisExecutor>) {
+/// By how many ms a key expires before or after its state is over, at most.
+fn expiry_off_by(over: &str) -> String {
+    format!(
+        "local time, most = redis.call('TIME'), 0 \
+        for _, key in ipairs(redis.call('KEYS', '*')) do \
+          local state = redis.call('GET', key) \
+          local rare = 0 \
+          if #state >= 49 and state:byte(1) == 1 then \
+            local kept, blocked = struct.unpack('>I8I8', state, 34) \
+            rare = math.max(kept, blocked) \
+            state = state:sub(50) \
+          end \
+          local over = rare \
+          if state ~= '' then over = math.max(rare, (function() {over} end)()) end \
+          local expires = time[1] * 1000 + time[2] / 1000 + redis.call('PTTL', key) \
+          most = math.max(most, math.abs(expires - over / 1000)) \
+        end \
+        return most"
+    )
+}
+
+/// Random calls on some keys, by the real clock; with refunds, blocks and resets if `rare`.
+async fn use_keys(limiter: &Limiter<RedisExecutor>, rare: bool) {
     let mut rng = fleetwide_testkit::seed().rng();
     let most = limiter.quota().cost_max().into();
     for _ in 0..1_500 {
         let key = format!("tenant-{}", rng.random_range(0..20));
         let cost = rng.random_range(0..=most);
         match rng.random_range(0..30) {
-            0 => limiter.reset(&key).await.unwrap(),
-            1..=3 => _ = limiter.peek(&key).await.unwrap(),
+            0 if rare => limiter.reset(&key).await.unwrap(),
+            1 if rare => {
+                let duration = Duration::from_millis(rng.random_range(1..5_000));
+                limiter.block(&key, duration).await.unwrap();
+            }
+            2..=8 if rare && cost > 0 => {
+                let grant = limiter.check_with_receipt(&key, cost).await.unwrap();
+                if let Some(receipt) = grant.receipt {
+                    limiter.refund(receipt).await.unwrap();
+                }
+            }
+            9..=12 => _ = limiter.peek(&key).await.unwrap(),
             _ => _ = limiter.check_cost(&key, cost).await.unwrap(),
         }
     }
@@ -88,24 +127,73 @@ async fn use_keys(limiter: &Limiter<RedisExecutor>) {
 // Red without the PEXPIRE when a sub-window begins: the key would expire with the first one.
 #[tokio::test]
 async fn key_takes_the_stated_bytes_and_expires_when_its_state_is_over() {
-    for (quota, bytes) in [
-        (Quota::gcra(100, Duration::from_secs(100), 20).unwrap(), GCRA_BYTES),
+    let second = Duration::from_secs(1);
+    for (quota, bytes, over) in [
+        (Quota::gcra(100, 100 * second, 20).unwrap(), GCRA_BYTES, GCRA_OVER),
         // Sub-windows of 32 ms: the ring is used.
-        (Quota::sliding_window(20, Duration::from_secs(2)).unwrap(), WINDOW_BYTES),
+        (Quota::sliding_window(20, 2 * second).unwrap(), WINDOW_BYTES, WINDOW_OVER),
+        (Quota::token_bucket(100, 101 * second, 20).unwrap(), BUCKET_BYTES, BUCKET_OVER),
+        (Quota::fixed_window(20, 2 * second).unwrap(), FIXED_BYTES, FIXED_OVER),
+        (Quota::sliding_log(128, 20 * second).unwrap(), LOG_BYTES, LOG_OVER),
     ] {
         let fixture = Fixture::new().await;
-        use_keys(&fixture.limiter(quota)).await;
+        use_keys(&fixture.limiter(quota), false).await;
         let most = fixture.ask(LARGEST_KEY).await;
         assert!((1..=bytes).contains(&most), "{most} bytes for {quota:?}");
-        let off_by = fixture.ask(EXPIRY_OFF_BY).await;
+        let off_by = fixture.ask(&expiry_off_by(over)).await;
         assert!(off_by <= 25, "{off_by} ms for {quota:?}");
+    }
+}
+
+// Red without a ttl that covers the preface, in any of the scripts.
+#[tokio::test]
+async fn key_with_a_preface_takes_the_stated_bytes_more_and_expires_when_nobody_needs_it() {
+    let second = Duration::from_secs(1);
+    for (quota, bytes, over) in [
+        (Quota::gcra(100, 100 * second, 20).unwrap(), GCRA_BYTES, GCRA_OVER),
+        (Quota::sliding_window(20, 2 * second).unwrap(), WINDOW_BYTES, WINDOW_OVER),
+    ] {
+        let fixture = Fixture::new().await;
+        use_keys(&fixture.limiter(quota), true).await;
+        let most = fixture.ask(LARGEST_KEY).await;
+        let bytes = bytes + PREFACE_BYTES;
+        assert!((bytes - 64..=bytes).contains(&most), "{most} bytes for {quota:?}");
+        let off_by = fixture.ask(&expiry_off_by(over)).await;
+        assert!(off_by <= 25, "{off_by} ms for {quota:?}");
+    }
+}
+
+// The figures in the documentation.
+#[tokio::test]
+async fn state_of_a_key_with_a_short_name_takes_what_the_documentation_says() {
+    for (quota, cost, bytes) in [
+        (Quota::gcra(10, HOUR, 10).unwrap(), 1, 80),
+        (Quota::sliding_window(10, HOUR).unwrap(), 1, 368),
+        (Quota::token_bucket(10, HOUR, 10).unwrap(), 1, 96),
+        (Quota::fixed_window(10, HOUR).unwrap(), 1, 80),
+        (Quota::sliding_log(128, HOUR).unwrap(), 1, 80),
+        (Quota::sliding_log(128, HOUR).unwrap(), 10, 144),
+        (Quota::sliding_log(128, HOUR).unwrap(), 128, 1_072),
+    ] {
+        let fixture = Fixture::new().await;
+        assert!(fixture.limiter(quota).check_cost("a", cost).await.unwrap().is_allowed());
+        let rename = "local key = redis.call('KEYS', '*')[1] \
+            redis.call('RENAME', key, 'k') \
+            return redis.call('MEMORY', 'USAGE', 'k')";
+        assert_eq!(fixture.ask(rename).await, bytes, "{quota:?} with {cost} spent");
     }
 }
 
 #[tokio::test]
 async fn refusal_and_peek_write_nothing() {
     let writes = ["set", "setrange", "pexpire", "del"];
-    for quota in [Quota::gcra(5, HOUR, 5).unwrap(), Quota::sliding_window(5, HOUR).unwrap()] {
+    for quota in [
+        Quota::gcra(5, HOUR, 5).unwrap(),
+        Quota::sliding_window(5, HOUR).unwrap(),
+        Quota::token_bucket(5, HOUR, 5).unwrap(),
+        support::fixed_window_just_begun(5),
+        Quota::sliding_log(5, HOUR).unwrap(),
+    ] {
         let fixture = Fixture::new().await;
         let limiter = fixture.limiter(quota);
         assert!(limiter.check_cost("a", 5).await.unwrap().is_allowed());

@@ -253,7 +253,7 @@ async fn caller_that_leaves_while_it_probes_keeps_nobody_from_probing() {
     let limiter = options.probe_every(Duration::from_micros(1)).build().unwrap();
     fixture.server.stop();
     fixture.until_changes(&limiter, &["entered"]).await;
-    Drops::new().run(|| limiter.check("a"), async |_| {}).await;
+    Drops::new().run(|| Box::pin(limiter.check("a")), async |_| {}).await;
     fixture.server.cont();
     until_source(&limiter, Source::Shared).await;
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{Executor, KeyError, Namespace};
 use fleetwide_limiter::{
-    CheckError, ConfigError, Decision, Limiter, LimiterBuilder, PolicyNameError, Quota, ResetError,
-    Source, Unavailable,
+    CheckError, ConfigError, Decision, Limiter, LimiterBuilder, PolicyNameError, Quota,
+    RefundError, Refunded, ResetError, Source, Unavailable,
 };
 use fleetwide_mem_backend::Memory;
 use fleetwide_testkit::{SimClock, unique_namespace};
@@ -27,17 +27,38 @@ fn limiter<E: Executor>(executor: E, quota: Quota) -> Limiter<E> {
     options(executor, quota).build().unwrap()
 }
 
-fn quotas() -> [Quota; 2] {
-    [Quota::gcra(10, HOUR, 10).unwrap(), Quota::sliding_window(10, HOUR).unwrap()]
+fn quotas() -> [Quota; 5] {
+    [
+        Quota::gcra(10, HOUR, 10).unwrap(),
+        Quota::sliding_window(10, HOUR).unwrap(),
+        Quota::token_bucket(10, HOUR, 10).unwrap(),
+        support::fixed_window_just_begun(10),
+        Quota::sliding_log(10, HOUR).unwrap(),
+    ]
 }
 
 async fn on_both<F>(check: impl Fn(Limiter<support::AnyExecutor>) -> F)
 where
     F: Future<Output = ()>,
 {
+    on_both_by(&quotas(), check).await;
+}
+
+/// The same with those algorithms that have all verbs.
+async fn on_both_with_verbs<F>(check: impl Fn(Limiter<support::AnyExecutor>) -> F)
+where
+    F: Future<Output = ()>,
+{
+    on_both_by(&quotas()[..2], check).await;
+}
+
+async fn on_both_by<F>(quotas: &[Quota], check: impl Fn(Limiter<support::AnyExecutor>) -> F)
+where
+    F: Future<Output = ()>,
+{
     let server = support::server().await;
     let redis = support::redis(&server, |builder| builder).await;
-    for quota in quotas() {
+    for &quota in quotas {
         check(limiter(support::AnyExecutor::Left(Memory::new().executor().clone()), quota)).await;
         check(limiter(support::AnyExecutor::Right(redis.executor()), quota)).await;
     }
@@ -157,7 +178,7 @@ async fn limiters_of_one_name_share_what_was_spent_and_others_do_not() {
             .build()
             .unwrap()
     };
-    let [_, ten] = quotas();
+    let [_, ten, ..] = quotas();
     let twenty = Quota::sliding_window(20, HOUR).unwrap();
     assert_eq!(named("a", ten).check_cost("k", 10).await.unwrap().remaining(), 0);
     assert_eq!(named("b", ten).check("k").await.unwrap().remaining(), 9);
@@ -193,6 +214,119 @@ async fn full_memory_is_answered_by_the_rung_and_does_not_end_sharing() {
         assert_eq!(decision.source(), Source::Closed);
     }
     assert_eq!(limiter.check("a").await.unwrap().source(), Source::Shared);
+}
+
+#[tokio::test]
+async fn what_failed_is_given_back_once_and_what_was_refused_has_no_receipt() {
+    on_both_with_verbs(|limiter| async move {
+        let grant = limiter.check_with_receipt("a", 7).await.unwrap();
+        assert_eq!((grant.granted, grant.decision.remaining()), (7, 3));
+        let other = limiter.check_with_receipt("a", 2).await.unwrap();
+        let refused = limiter.check_with_receipt("a", 2).await.unwrap();
+        assert!(
+            !refused.decision.is_allowed() && refused.granted == 0 && refused.receipt.is_none()
+        );
+        let free = limiter.check_with_receipt("a", 0).await.unwrap();
+        assert!(free.decision.is_allowed() && free.receipt.is_none());
+        let given = limiter.refund(grant.receipt.unwrap()).await.unwrap();
+        assert_ne!(given, Refunded::Nothing);
+        // GCRA may have earned a part of one cell by time; a cell of an hour is not back in a test.
+        assert_eq!(limiter.peek("a").await.unwrap().remaining(), 8);
+        assert_ne!(limiter.refund(other.receipt.unwrap()).await.unwrap(), Refunded::Nothing);
+        assert_eq!(limiter.peek("a").await.unwrap().remaining(), 10);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn receipt_from_before_a_reset_gives_nothing_back() {
+    on_both_with_verbs(|limiter| async move {
+        let grant = limiter.check_with_receipt("a", 5).await.unwrap();
+        limiter.reset("a").await.unwrap();
+        assert!(limiter.check_cost("a", 6).await.unwrap().is_allowed());
+        assert_eq!(limiter.refund(grant.receipt.unwrap()).await.unwrap(), Refunded::Nothing);
+        assert_eq!(limiter.peek("a").await.unwrap().remaining(), 4);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn receipt_of_another_algorithm_is_an_error() {
+    let [one, other, ..] = quotas().map(|quota| limiter(Memory::new().executor().clone(), quota));
+    let grant = one.check_with_receipt("a", 5).await.unwrap();
+    assert_eq!(other.refund(grant.receipt.unwrap()).await, Err(RefundError::Foreign));
+}
+
+// Red without the receipt's own lapse: the refund would be sent, and the executor is asked.
+#[tokio::test]
+async fn receipt_that_time_has_made_worthless_costs_no_trip() {
+    let clock = SimClock::new();
+    let server = support::server().await;
+    let redis = support::redis(&server, |builder| builder).await;
+    let options = options(redis.executor(), quotas()[0]).clock(Arc::new(clock.clone()));
+    let limiter = options.build().unwrap();
+    let grant = limiter.check_with_receipt("a", 5).await.unwrap();
+    server.kill();
+    clock.advance(HOUR);
+    assert_eq!(limiter.refund(grant.receipt.unwrap()).await, Ok(Refunded::Nothing));
+}
+
+#[tokio::test]
+async fn partial_grant_takes_what_is_left_and_then_refuses_one_cell() {
+    on_both_with_verbs(|limiter| async move {
+        let grant = limiter.check_at_most("a", 4).await.unwrap();
+        assert_eq!((grant.granted, grant.decision.remaining()), (4, 6));
+        assert_eq!(limiter.check_at_most("a", 0).await.unwrap().granted, 0);
+        let rest = limiter.check_at_most("a", u32::MAX).await.unwrap();
+        assert_eq!((rest.granted, rest.decision.remaining()), (6, 0));
+        let none = limiter.check_at_most("a", 8).await.unwrap();
+        let one = limiter.check("a").await.unwrap().retry_after().unwrap();
+        let retry_after = none.decision.retry_after().unwrap();
+        assert!(none.granted == 0 && none.receipt.is_none() && retry_after >= one);
+        assert!(retry_after <= one + Duration::from_secs(60), "{retry_after:?} for one cell");
+        assert_ne!(limiter.refund(rest.receipt.unwrap()).await.unwrap(), Refunded::Nothing);
+        assert_eq!(limiter.check_at_most("a", 8).await.unwrap().granted, 6);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn blocked_key_is_refused_until_the_block_ends_or_is_reset() {
+    on_both_with_verbs(|limiter| async move {
+        assert!(limiter.check("a").await.unwrap().is_allowed());
+        assert_eq!(limiter.block("a", HOUR).await.unwrap(), HOUR);
+        // The longer one stays, and calls do not make it longer.
+        let left = limiter.block("a", HOUR / 2).await.unwrap();
+        assert!(left > HOUR / 2 && left <= HOUR, "{left:?}");
+        for refused in [
+            limiter.check("a").await.unwrap(),
+            limiter.peek("a").await.unwrap(),
+            limiter.check_cost("a", 0).await.unwrap(),
+            limiter.check_at_most("a", 3).await.unwrap().decision,
+        ] {
+            let retry_after = refused.retry_after().expect("it is refused");
+            assert!(retry_after > HOUR / 10 * 9 && retry_after <= left, "{retry_after:?}");
+            assert_eq!(refused.remaining(), 0);
+        }
+        assert!(limiter.check("b").await.unwrap().is_allowed());
+        limiter.reset("a").await.unwrap();
+        assert_eq!(limiter.check("a").await.unwrap().remaining(), 9);
+        assert_eq!(limiter.block("new", HOUR).await.unwrap(), HOUR);
+        assert!(!limiter.check("new").await.unwrap().is_allowed());
+        let year = limiter.block("new", HOUR * 24 * 9_999).await.unwrap();
+        assert_eq!(year, 365 * 24 * HOUR, "no block is longer than a year");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn verb_that_an_algorithm_has_not_is_an_error_and_no_panic() {
+    let log = limiter(Memory::new().executor().clone(), Quota::sliding_log(10, HOUR).unwrap());
+    let error = log.check_at_most("a", 3).await.unwrap_err();
+    assert_eq!(error, CheckError::Unsupported { verb: "check_at_most" });
+    let error = log.block("a", HOUR).await.unwrap_err();
+    assert_eq!(error, ResetError::Unsupported { verb: "block" });
+    assert!(log.check_with_receipt("a", 3).await.unwrap().receipt.is_none());
 }
 
 #[test]

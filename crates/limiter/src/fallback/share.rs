@@ -173,7 +173,7 @@ mod tests {
     use fleetwide_core_traits::Namespace;
 
     use super::*;
-    use crate::{GcraQuota, WindowQuota};
+    use crate::{BucketQuota, FixedQuota, GcraQuota, LogQuota, WindowQuota};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -208,6 +208,16 @@ mod tests {
         assert_eq!(spend_all(&share, 1, at(0)), 3);
         assert_eq!(spend_all(&share, 1, at(0).plus(Duration::from_millis(299))), 0);
         assert_eq!(spend_all(&share, 1, at(0).plus(Duration::from_millis(300))), 1);
+    }
+
+    #[test]
+    fn share_of_each_algorithm_is_its_part_of_the_cells() {
+        fn spent_of<A: Algorithm>(whole: A) -> usize {
+            spend_all(&Share::new(whole, NonZeroU32::new(3).unwrap(), 100), 1, at(0))
+        }
+        assert_eq!(spent_of(BucketQuota::new(10, SECOND, 9).unwrap()), 3);
+        assert_eq!(spent_of(FixedQuota::new(10, 60 * SECOND).unwrap()), 3);
+        assert_eq!(spent_of(LogQuota::new(10, 60 * SECOND).unwrap()), 3);
     }
 
     #[test]

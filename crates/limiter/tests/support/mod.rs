@@ -11,6 +11,11 @@ use fleetwide_testkit::RedisServer;
 pub(crate) use rand::rngs::StdRng as Rng;
 use rand::{Rng as _, SeedableRng as _};
 
+mod others;
+
+#[allow(unused_imports, reason = "each test file uses a part of it")]
+pub(crate) use others::{bucket, fixed, fixed_window_just_begun, log};
+
 /// Plays histories with a seed of their own each, and says which one failed.
 pub(crate) fn for_each_history(count: u32, play: impl Fn(&mut Rng)) {
     let seed = fleetwide_testkit::seed();
@@ -63,6 +68,11 @@ pub(crate) trait Rules: Algorithm + Random {
 
     /// A time around which something changes.
     fn step_us(&self) -> u64;
+
+    /// How long until something changes by the clock alone.
+    fn edge_us(&self, _now: u64) -> u64 {
+        self.step_us()
+    }
 }
 
 impl Rules for GcraQuota {
@@ -163,7 +173,7 @@ impl<A: Rules> Player<A> {
         match rng.random_range(0..8) {
             0 | 1 => 0,
             2 => rng.random_range(0..=3),
-            3 => step * rng.random_range(1..=3),
+            3 => self.quota.edge_us(self.now) + step * rng.random_range(0..=2),
             4 => step * rng.random_range(1..=3) - 1,
             5 => step * 64 - rng.random_range(0..=2),
             6 => rng.random_range(0..=step * 40),
@@ -197,6 +207,11 @@ const BASE_US_MAX: u64 = 20_000_000_000_000;
 pub(crate) trait Slow: Rules + Random {
     /// A quota under which no key expires within minutes.
     fn slow(rng: &mut Rng, base_us: u64) -> Self;
+
+    /// The least that may be spent at once, or the key would expire while its test runs.
+    fn cost_min(&self) -> u32 {
+        1
+    }
 
     /// Whether a stored state says nothing any more.
     fn is_over(stored: &[u8], now: u64) -> bool;
@@ -246,6 +261,7 @@ impl Slow for WindowQuota {
     }
 }
 
+/// Eight bytes of a stored state.
 fn number(stored: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(stored[at..at + 8].try_into().expect("eight bytes"))
 }

@@ -1,0 +1,13 @@
+//! How many at once, over the whole fleet: permits with leases.
+//!
+//! A rate says how often something may begin; this says how much of it may be under way. Whoever
+//! gets a permit holds a *lease* by the server's clock, which a process renews for all its permits
+//! while it lives. So the permit of a process that was killed comes back when its lease ends, and a
+//! fleet never holds more than the maximum by that clock.
+
+pub mod op;
+mod quota;
+mod state;
+
+pub use quota::{ConcurrencyQuota, ConcurrencyQuotaError};
+pub use state::{ConcurrencyState, Grant};

@@ -1,0 +1,184 @@
+//! The fixed window: at most so many cells between one multiple of the window and the next.
+//!
+//! Windows begin at multiples of their length since the Unix epoch, by the server's clock, whenever
+//! a key is first used; so nothing that a client does prolongs one. What is spent at the end of one
+//! window and at the beginning of the next lies close together: an interval as long as the window
+//! can hold twice the maximum, and never more.
+//!
+//! That also holds while the clock goes back. A count from the future is taken to be spent now, and
+//! stays until a whole window has passed, to the end of the window of then: the key heals within two
+//! windows. Otherwise a clock that steps back over a boundary, again and again, would begin a window
+//! each time. For that, a key outlives its count by a window, but a minute at most.
+//!
+//! A state of another window keeps its count: it counts as spent when it was written.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use fleetwide_core_traits::{ArgSink, Script, ServerTime};
+
+use crate::algorithm::Algorithm;
+use crate::{FixedQuota, Verdict};
+
+const STANDING_LUA: &str = include_str!("lua/fixed.lua");
+const CHECK_LUA: &str = include_str!("lua/fixed_check.lua");
+const PEEK_LUA: &str = include_str!("lua/fixed_peek.lua");
+const BATCH_LUA: &str = include_str!("lua/fixed_batch.lua");
+static CHECK: Script = Script::timed("limiter.fixed_check", &[STANDING_LUA, CHECK_LUA, PEEK_LUA]);
+static PEEK: Script = Script::timed("limiter.fixed_peek", &[STANDING_LUA, PEEK_LUA]);
+static BATCH: Script = Script::timed("limiter.fixed_batch", &[STANDING_LUA, BATCH_LUA]);
+
+/// Longer than clocks are set back by in ordinary operation. `lua/fixed_check.lua` has it too.
+const KEPT_US_MAX: u64 = 60_000_000;
+
+/// What is kept of one key. It holds its parameters, so that others can read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FixedState {
+    /// When this was written.
+    at_us: u64,
+    /// When it is over: the end of the window of `at_us`, or of the next one after the clock went
+    /// back.
+    ends_us: u64,
+    /// The window by the parameters it was written with.
+    window_us: u64,
+    /// Cells spent in it.
+    sum: u32,
+}
+
+impl FixedState {
+    /// The state as the scripts store it.
+    pub fn to_wire(&self) -> Vec<u8> {
+        let mut wire = Vec::with_capacity(28);
+        wire.extend([self.at_us, self.ends_us, self.window_us].map(u64::to_be_bytes).concat());
+        wire.extend(self.sum.to_be_bytes());
+        wire
+    }
+
+    /// Whether a clock that says `now_us` stands before the window in which this was written.
+    fn is_ahead_of(&self, now_us: u64) -> bool {
+        self.at_us / self.window_us > now_us / self.window_us
+    }
+
+    /// When nothing needs it any more, even if the clock goes back.
+    fn kept_until_us(&self) -> u64 {
+        self.ends_us + self.window_us.min(KEPT_US_MAX)
+    }
+}
+
+impl Algorithm for FixedQuota {
+    type State = FixedState;
+
+    const PART: &'static str = "fixed";
+
+    fn check_script() -> &'static Script {
+        &CHECK
+    }
+
+    fn peek_script() -> &'static Script {
+        &PEEK
+    }
+
+    fn batch_script() -> Option<&'static Script> {
+        Some(&BATCH)
+    }
+
+    fn args(&self, to: &mut dyn ArgSink) {
+        to.uint(self.window_us());
+        to.uint(self.max().into());
+    }
+
+    fn cost_max(&self) -> u32 {
+        self.max()
+    }
+
+    fn decide(
+        &self,
+        state: Option<&FixedState>,
+        now: ServerTime,
+        cost: u32,
+    ) -> (Verdict, Option<FixedState>) {
+        let standing = Standing::of(*self, state, now.as_micros());
+        let verdict = standing.unchanged(cost);
+        if !verdict.is_allowed {
+            return (verdict, standing.moved);
+        }
+        if cost == 0 {
+            return (verdict, None);
+        }
+        let (at_us, window_us, ends_us) = (standing.now_us, self.window_us(), standing.ends_us);
+        let next = FixedState { at_us, ends_us, window_us, sum: standing.sum + cost };
+        let remaining = self.max() - next.sum;
+        (Verdict { remaining, reset_after_us: ends_us - at_us, ..verdict }, Some(next))
+    }
+
+    fn peek(&self, state: Option<&FixedState>, now: ServerTime, cost: u32) -> Verdict {
+        Standing::of(*self, state, now.as_micros()).unchanged(cost)
+    }
+
+    fn lives(state: &FixedState, now: ServerTime) -> Duration {
+        Duration::from_micros(state.kept_until_us().saturating_sub(now.as_micros()))
+    }
+
+    fn spent(&self, spent: u32, at: ServerTime) -> FixedState {
+        let (at_us, window_us) = (at.as_micros(), self.window_us());
+        FixedState { at_us, ends_us: self.end_us(at_us), window_us, sum: spent }
+    }
+
+    fn share(&self, instances: NonZeroU32) -> Self {
+        Self::share(*self, instances)
+    }
+}
+
+/// Where a key stands now, by the quota of now.
+struct Standing {
+    max: u32,
+    now_us: u64,
+    /// Cells spent in the window that is under way.
+    sum: u32,
+    /// When that window ends.
+    ends_us: u64,
+    /// When the count is over; before `ends_us` if it was written by the parameters of a shorter
+    /// window, and now if nothing is spent.
+    lapses_us: u64,
+    /// What must be written even if nothing is spent: the stored state is from the future.
+    moved: Option<FixedState>,
+}
+
+impl Standing {
+    fn of(quota: FixedQuota, state: Option<&FixedState>, now_us: u64) -> Self {
+        let (max, ends_us) = (quota.max(), quota.end_us(now_us));
+        let unused = Self { max, now_us, sum: 0, ends_us, lapses_us: now_us, moved: None };
+        let Some(&stored) = state else { return unused };
+        let mut held = stored;
+        let mut moved = None;
+        let is_other = held.window_us != quota.window_us();
+        if held.is_ahead_of(now_us) || (is_other && held.at_us > now_us) {
+            // The clock went back. What was spent stays spent, for a whole window from now at least.
+            // Within one window nothing needs to be done, unless the windows of now are others.
+            held.at_us = now_us;
+            held.ends_us = (now_us + held.window_us).next_multiple_of(held.window_us);
+            moved = Some(held);
+        }
+        let mut ends_us = held.ends_us;
+        if is_other {
+            ends_us = quota.end_us(held.at_us);
+        }
+        let lapses_us = ends_us.min(held.ends_us);
+        if lapses_us <= now_us {
+            return unused;
+        }
+        Self { max, now_us, sum: held.sum, ends_us, lapses_us, moved }
+    }
+
+    /// The answer if nothing is spent.
+    fn unchanged(&self, cost: u32) -> Verdict {
+        let until_lapse_us = self.lapses_us - self.now_us;
+        let is_allowed = cost == 0 || u64::from(self.sum) + u64::from(cost) <= self.max.into();
+        Verdict {
+            is_allowed,
+            remaining: self.max.saturating_sub(self.sum),
+            retry_after_us: if is_allowed { 0 } else { until_lapse_us },
+            reset_after_us: until_lapse_us,
+        }
+    }
+}

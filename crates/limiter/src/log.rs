@@ -1,0 +1,188 @@
+//! The sliding log: at most so many cells in any interval as long as the window, and never fewer
+//! than that would allow.
+//!
+//! The time of each cell is kept until it is a window old. That is exact where the sliding window
+//! counts whole sub-windows, and it grows with the maximum, which is therefore small. The times are
+//! packed into one string, the oldest first: 904 bytes for 128 cells, where a sorted set takes about
+//! 4,000. They are in order, so what has left the window is found by halving.
+//!
+//! A clock that went back is found by the time of the last cell. Cells from the future count as
+//! spent now, so the key heals within a window.
+//!
+//! A state of another window keeps its cells: they count as spent when it was written.
+
+use std::borrow::Cow;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use fleetwide_core_traits::{ArgSink, Script, ServerTime};
+
+use crate::algorithm::Algorithm;
+use crate::{LogQuota, Verdict};
+
+const STANDING_LUA: &str = include_str!("lua/log.lua");
+const CHECK_LUA: &str = include_str!("lua/log_check.lua");
+const PEEK_LUA: &str = include_str!("lua/log_peek.lua");
+const BATCH_LUA: &str = include_str!("lua/log_batch.lua");
+static CHECK: Script = Script::timed("limiter.log_check", &[STANDING_LUA, CHECK_LUA, PEEK_LUA]);
+static PEEK: Script = Script::timed("limiter.log_peek", &[STANDING_LUA, PEEK_LUA]);
+static BATCH: Script = Script::timed("limiter.log_batch", &[STANDING_LUA, BATCH_LUA]);
+
+/// What is kept of one key. It holds its parameters, so that others can read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogState {
+    /// The window by the parameters it was written with.
+    window_us: u64,
+    /// When each cell was spent, the oldest first; at least one. The last is when this was written.
+    times_us: Vec<u64>,
+}
+
+impl LogState {
+    /// The state as the scripts store it.
+    pub fn to_wire(&self) -> Vec<u8> {
+        let mut wire = self.window_us.to_be_bytes().to_vec();
+        // Seven bytes last until the year 4253.
+        wire.extend(
+            self.times_us.iter().flat_map(|time_us| time_us.to_be_bytes().into_iter().skip(1)),
+        );
+        wire
+    }
+
+    fn last_us(&self) -> u64 {
+        self.times_us.last().copied().unwrap_or_default()
+    }
+
+    /// When the last cell has left the window.
+    fn lapses_us(&self) -> u64 {
+        self.last_us() + self.window_us
+    }
+}
+
+impl Algorithm for LogQuota {
+    type State = LogState;
+
+    const PART: &'static str = "log";
+
+    fn check_script() -> &'static Script {
+        &CHECK
+    }
+
+    fn peek_script() -> &'static Script {
+        &PEEK
+    }
+
+    fn batch_script() -> Option<&'static Script> {
+        Some(&BATCH)
+    }
+
+    fn args(&self, to: &mut dyn ArgSink) {
+        to.uint(self.window_us());
+        to.uint(self.max().into());
+    }
+
+    fn cost_max(&self) -> u32 {
+        self.max()
+    }
+
+    fn decide(
+        &self,
+        state: Option<&LogState>,
+        now: ServerTime,
+        cost: u32,
+    ) -> (Verdict, Option<LogState>) {
+        let standing = Standing::of(*self, state, now.as_micros());
+        let verdict = standing.unchanged(cost);
+        if !verdict.is_allowed {
+            return (verdict, standing.moved);
+        }
+        if cost == 0 {
+            return (verdict, None);
+        }
+        let (live, window_us) = (standing.live(), self.window_us());
+        let mut times_us = Vec::with_capacity(live.len() + cost as usize);
+        times_us.extend_from_slice(live);
+        times_us.resize(live.len() + cost as usize, standing.now_us);
+        let remaining = self.max() - times_us.len() as u32;
+        let verdict = Verdict { remaining, reset_after_us: window_us, ..verdict };
+        (verdict, Some(LogState { window_us, times_us }))
+    }
+
+    fn peek(&self, state: Option<&LogState>, now: ServerTime, cost: u32) -> Verdict {
+        Standing::of(*self, state, now.as_micros()).unchanged(cost)
+    }
+
+    fn lives(state: &LogState, now: ServerTime) -> Duration {
+        Duration::from_micros(state.lapses_us().saturating_sub(now.as_micros()))
+    }
+
+    fn spent(&self, spent: u32, at: ServerTime) -> LogState {
+        let times_us = vec![at.as_micros(); spent as usize];
+        LogState { window_us: self.window_us(), times_us }
+    }
+
+    fn share(&self, instances: NonZeroU32) -> Self {
+        Self::share(*self, instances)
+    }
+}
+
+/// Where a key stands now, by the quota of now.
+struct Standing<'a> {
+    quota: LogQuota,
+    now_us: u64,
+    times_us: Cow<'a, [u64]>,
+    /// How many of them have left the window.
+    gone: usize,
+    /// When the stored state is over, by the window it was written with.
+    lapses_us: u64,
+    /// What must be written even if nothing is spent: the stored state is from the future.
+    moved: Option<LogState>,
+}
+
+impl<'a> Standing<'a> {
+    fn of(quota: LogQuota, state: Option<&'a LogState>, now_us: u64) -> Self {
+        let (times_us, lapses_us) = (Cow::Borrowed([].as_slice()), now_us);
+        let unused = Self { quota, now_us, times_us, gone: 0, lapses_us, moved: None };
+        let Some(held) = state else { return unused };
+        let mut times_us = Cow::Borrowed(held.times_us.as_slice());
+        let mut moved = None;
+        if held.last_us() > now_us {
+            // The clock went back. What was spent stays spent, as of now. Without this a key would
+            // stay refused for as long as the clock went back.
+            let earlier: Vec<u64> = held.times_us.iter().map(|&at_us| at_us.min(now_us)).collect();
+            times_us = Cow::Owned(earlier.clone());
+            moved = Some(LogState { window_us: held.window_us, times_us: earlier });
+        }
+        let last_us = held.last_us().min(now_us);
+        let lapses_us = last_us + held.window_us;
+        if lapses_us <= now_us {
+            return unused;
+        }
+        if held.window_us != quota.window_us() {
+            times_us.to_mut().fill(last_us);
+        }
+        let gone = times_us.partition_point(|time_us| time_us + quota.window_us() <= now_us);
+        Self { times_us, gone, lapses_us, moved, ..unused }
+    }
+
+    fn live(&self) -> &[u64] {
+        &self.times_us[self.gone..]
+    }
+
+    /// The answer if nothing is spent.
+    fn unchanged(&self, cost: u32) -> Verdict {
+        let (live, max) = (self.live(), self.quota.max() as usize);
+        // The cell must leave the window, and with it those before it.
+        let until_gone_us =
+            |index: usize| (live[index] + self.quota.window_us()).min(self.lapses_us) - self.now_us;
+        let too_many = match cost {
+            0 => 0,
+            _ => (live.len() + cost as usize).saturating_sub(max),
+        };
+        Verdict {
+            is_allowed: too_many == 0,
+            remaining: max.saturating_sub(live.len()) as u32,
+            retry_after_us: too_many.checked_sub(1).map_or(0, until_gone_us),
+            reset_after_us: live.len().checked_sub(1).map_or(0, until_gone_us),
+        }
+    }
+}

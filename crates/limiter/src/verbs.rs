@@ -1,0 +1,227 @@
+//! The verbs beyond check, peek and reset.
+
+use std::time::Duration;
+
+use fleetwide_core_traits::{Executor, Key};
+
+use crate::algorithm::Algorithm;
+use crate::limiter::{Counter, Inner, Limiter, Policy, by_algorithm};
+use crate::op::{AtMost, Block, Check, Refund, cell};
+use crate::{
+    Answer, CheckError, Decision, Grant, Quota, Receipt, RefundError, Refunded, ResetError, Source,
+};
+
+impl<E: Executor> Limiter<E> {
+    /// Spends `cost` cells of `key`, all or none, as [`check_cost`](Self::check_cost) does, and hands
+    /// out a receipt with which they can be given back.
+    ///
+    /// # Errors
+    /// As [`check_cost`](Self::check_cost).
+    ///
+    /// # Cancel safety
+    /// A dropped call may have spent the cells, and nobody has the receipt.
+    ///
+    /// # Panics
+    /// If polled outside a Tokio runtime with a time driver.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example<E: fleetwide_core_traits::Executor>(
+    /// #     limiter: fleetwide_limiter::Limiter<E>,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let grant = limiter.check_with_receipt("tenant-7", 5).await?;
+    /// // The work failed, and failures are free.
+    /// if let Some(receipt) = grant.receipt {
+    ///     limiter.refund(receipt).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn check_with_receipt(
+        &self,
+        key: impl AsRef<[u8]>,
+        cost: u64,
+    ) -> Result<Grant, CheckError> {
+        let (inner, key) = (&*self.inner, key.as_ref());
+        by_algorithm!(&inner.policy, counter => inner.check_with_receipt(counter, key, cost).await)
+    }
+
+    /// Spends as many cells of `key` as are left, `most` at most.
+    ///
+    /// A grant of none is a refusal, which says when one cell is there. A `most` of 0 spends nothing
+    /// and is allowed. More than the quota's [`cost_max`](Quota::cost_max) is never granted at once.
+    ///
+    /// While the backend is away, the rung grants all or none.
+    ///
+    /// # Errors
+    /// [`CheckError`] if the key is empty or longer than 64 KiB, or if the algorithm has no partial
+    /// grants.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have spent the cells, and nobody has the receipt.
+    ///
+    /// # Panics
+    /// If polled outside a Tokio runtime with a time driver.
+    pub async fn check_at_most(
+        &self,
+        key: impl AsRef<[u8]>,
+        most: u32,
+    ) -> Result<Grant, CheckError> {
+        let (inner, key) = (&*self.inner, key.as_ref());
+        by_algorithm!(&inner.policy, counter => inner.check_at_most(counter, key, most).await)
+    }
+
+    /// Gives back what a call has spent, as far as time has not done so already.
+    ///
+    /// It is tried once and never sent again: after an error that says that it may have happened, the
+    /// cells may be there or not. For GCRA the last cells that were spent are the last to come back;
+    /// what stands behind others that were spent later counts in full, what time has given back does
+    /// not count. A window gives back all or nothing. After a refund of cells in a window,
+    /// `reset_after` can be longer than it need be until the sub-window in which they were spent has
+    /// left.
+    ///
+    /// # Errors
+    /// [`RefundError`] if the backend gave no answer within the deadline, or if the receipt is
+    /// another algorithm's.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have given the cells back. The receipt is gone.
+    ///
+    /// # Panics
+    /// If polled outside a Tokio runtime with a time driver.
+    pub async fn refund(&self, receipt: Receipt) -> Result<Refunded, RefundError> {
+        let inner = &*self.inner;
+        match (&inner.policy, receipt.quota) {
+            (Policy::Gcra(_), Quota::Gcra(quota)) => inner.refund(quota, receipt).await,
+            (Policy::SlidingWindow(_), Quota::SlidingWindow(quota)) => {
+                inner.refund(quota, receipt).await
+            }
+            _ => Err(RefundError::Foreign),
+        }
+    }
+
+    /// Refuses everything of `key` for `duration` from now by the server's clock, whatever is left,
+    /// also calls that cost nothing. Returns how long the key is blocked from now: an earlier block
+    /// that lasts longer stays. Calls during the block do not make it longer.
+    ///
+    /// Refusals say when the block ends, [`peek`](Self::peek) shows it, and [`reset`](Self::reset)
+    /// lifts it. What was spent stays spent. While the backend is away, the rung does not know of it.
+    ///
+    /// # Errors
+    /// [`ResetError`] if the key is empty or longer than 64 KiB, if the algorithm has no blocks, or
+    /// if the backend gave no answer within the deadline. Durations above a year are cut to a year.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have blocked the key.
+    ///
+    /// # Panics
+    /// If polled outside a Tokio runtime with a time driver.
+    pub async fn block(
+        &self,
+        key: impl AsRef<[u8]>,
+        duration: Duration,
+    ) -> Result<Duration, ResetError> {
+        let (inner, key) = (&*self.inner, key.as_ref());
+        by_algorithm!(&inner.policy, counter => inner.block(counter, key, duration).await)
+    }
+}
+
+impl<E: Executor> Inner<E> {
+    async fn check_with_receipt<A: Algorithm>(
+        &self,
+        counter: &Counter<A>,
+        key: &[u8],
+        cost: u64,
+    ) -> Result<Grant, CheckError> {
+        let Some(cost) = counter.cost(cost)? else {
+            return Ok(Grant::of_nothing(self.peek(counter, key, 0).await?));
+        };
+        let key = cell::<A>(&self.namespace, &self.name, key)?;
+        let check = Check::new(counter.quota, key.clone(), cost);
+        let answer = self.ask(self.combiner.run(&check)).await;
+        Ok(self.grant(counter, &key, cost, answer))
+    }
+
+    async fn check_at_most<A: Algorithm>(
+        &self,
+        counter: &Counter<A>,
+        key: &[u8],
+        most: u32,
+    ) -> Result<Grant, CheckError> {
+        if most == 0 {
+            return Ok(Grant::of_nothing(self.peek(counter, key, 0).await?));
+        }
+        let cost = most.min(counter.quota.cost_max());
+        let key = cell::<A>(&self.namespace, &self.name, key)?;
+        let at_most = AtMost::new(counter.quota, key.clone(), cost);
+        let at_most = at_most.ok_or(CheckError::Unsupported { verb: "check_at_most" })?;
+        let answer = self.ask(self.run(&at_most)).await;
+        Ok(self.grant(counter, &key, cost, answer))
+    }
+
+    /// The grant of an answer, or of the rung.
+    fn grant<A: Algorithm>(
+        &self,
+        counter: &Counter<A>,
+        key: &Key,
+        cost: u32,
+        answer: Result<Answer, Duration>,
+    ) -> Grant {
+        let grant = match answer {
+            Ok(answer) => {
+                let now = self.clock.now();
+                let receipt =
+                    A::verbs().and_then(|_| Receipt::new(key, counter.quota.into(), &answer, now));
+                let decision = counter.shared(key, &answer, now);
+                Grant { decision, granted: answer.granted, receipt }
+            }
+            Err(until_probe) => {
+                let decision = self.stand_in(counter, key, cost, until_probe);
+                let granted = if decision.is_allowed() { cost } else { 0 };
+                Grant { decision, granted, receipt: None }
+            }
+        };
+        self.telemetry.decided(&grant.decision);
+        grant
+    }
+
+    async fn refund<A: Algorithm>(
+        &self,
+        quota: A,
+        receipt: Receipt,
+    ) -> Result<Refunded, RefundError> {
+        let Receipt { key, debit, worthless_at, .. } = receipt;
+        if self.clock.now() >= worthless_at {
+            return Ok(Refunded::Nothing);
+        }
+        let refund = Refund::new(quota, key, debit).ok_or(RefundError::Foreign)?;
+        let given = self.run(&refund).await?;
+        Ok(match given {
+            0 => Refunded::Nothing,
+            given if given >= quota.price(debit.cost) => Refunded::All,
+            _ => Refunded::Part,
+        })
+    }
+
+    async fn block<A: Algorithm>(
+        &self,
+        counter: &Counter<A>,
+        key: &[u8],
+        duration: Duration,
+    ) -> Result<Duration, ResetError> {
+        let key = cell::<A>(&self.namespace, &self.name, key)?;
+        let block = Block::new(counter.quota, key, duration);
+        let block = block.ok_or(ResetError::Unsupported { verb: "block" })?;
+        Ok(self.run(&block).await?)
+    }
+}
+
+impl Grant {
+    fn of_nothing(decision: Decision) -> Self {
+        Self { decision, granted: 0, receipt: None }
+    }
+
+    /// Whether the fleet's count decided.
+    pub const fn is_shared(&self) -> bool {
+        matches!(self.decision.source(), Source::Shared)
+    }
+}
