@@ -98,7 +98,7 @@ async fn bare<A: Algorithm>(server: &Server, algorithm: A) -> Work {
             while let Some(turn) = turns.next() {
                 let key = keys[(turn % CALLERS) as usize].as_bytes();
                 let reply: [i64; 4] = script.call(&mut connection, key).await;
-                assert_eq!(reply[0], 1, "nobody is refused");
+                assert!(reply[0] > 0, "nobody is refused");
                 black_box(reply);
             }
         }

@@ -23,6 +23,7 @@ mod origin;
 pub mod peers;
 mod record;
 mod server;
+pub mod trace;
 pub mod warm;
 
 pub use answer::{Answer, Row};

@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod chaos;
 mod children;
 mod ci;
 mod demo;
@@ -29,6 +30,9 @@ Usage: cargo xtask COMMAND
   ci [STEP...]                  what the build server runs; named steps only, if any are named
   tidy                          the workspace's own rules: layers, dependencies, files
   bench [--quick]               measures ratios against the floor, writes docs/benchmarks.md
+  chaos [--quick] [--seed N] [--reads N] [--only FAULT]... [--faults N]
+                                breaks a fleet at random and checks 10 million reads; without other
+                                flags than the seed it writes docs/chaos.md
 
 Redis is found through REDIS_SERVER, PATH and the usual folders, or else installed.";
 
@@ -67,6 +71,7 @@ fn dispatch(command: &str, rest: &[&str]) -> Option<Outcome> {
         ("test", ["--", runner_args @ ..]) => Some(test::run(runner_args)),
         ("ci", steps) => ci::select(steps).map(|chosen| ci::run(&chosen)),
         ("tidy", []) => Some(tidy::run()),
+        ("chaos", flags) => chaos::Options::parse(flags).map(|options| chaos::run(&options)),
         ("bench", []) => Some(bench::run(bench::Effort::Full)),
         ("bench", ["--quick"]) => Some(bench::run(bench::Effort::Quick)),
         _ => None,

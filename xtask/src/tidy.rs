@@ -5,6 +5,7 @@ mod documented;
 mod files;
 mod inherited;
 mod layers;
+mod named_tests;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,6 +19,7 @@ pub(crate) fn run() -> Outcome {
     let mut violations = files::violations(&workspace.root)?;
     violations.extend(layers::violations(&crates(&workspace)));
     violations.extend(documentation(&workspace)?);
+    violations.extend(named_tests::violations(&workspace.root)?);
     for package in &workspace.packages {
         let manifest = fs::read_to_string(&package.manifest_path)
             .map_err(Failure::cannot(format!("read {}", package.manifest_path.display())))?;

@@ -17,6 +17,7 @@
 //! ```
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleetwide_core_traits::{Codec, Serde};
@@ -25,9 +26,13 @@ use fleetwide_two_tier_cache as two_tier_cache;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+#[cfg(feature = "encryption")]
+pub use fleetwide_two_tier_cache::KeyRing;
 pub use fleetwide_two_tier_cache::{
-    CacheKey, CacheTag, ConfigError, Freshness, Hit, LoadContext, LoadError, PutOptions, Stats,
-    TagError, Tier, WriteError,
+    Applied, Behind, BulkError, BulkItem, BulkWriteError, CacheKey, CacheTag, ConfigError,
+    Freshness, Hit, Hits, IntoHits, LayoutError, LoadContext, LoadError, Loaded, Many, OnAbandon,
+    Progress, PutOptions, Read, Replicas, Stats, TagError, Tier, TokenError, WaitError, Warm,
+    WarmError, WriteError, WriteOptions, WriteToken,
 };
 
 use crate::backend::FleetExecutor;
@@ -36,11 +41,14 @@ use crate::{Fleetwide, log};
 /// A cache of a fleet. Cheap to clone; it follows its log for as long as a clone lives.
 pub type Cache<K, V> = two_tier_cache::Cache<K, V, FleetExecutor>;
 
+/// An update of the origin under way: see [`Cache::write_guard`](two_tier_cache::Cache::write_guard).
+pub type WriteGuard<K, V> = two_tier_cache::WriteGuard<K, V, FleetExecutor>;
+
 /// Bytes that the values of one cache may take in this process.
-const L1_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+pub(crate) const L1_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 
 /// The log is read this often within the staleness bound, so that a lost beat is no lost proof.
-const BEATS_PER_BOUND: u32 = 5;
+pub(crate) const BEATS_PER_BOUND: u32 = 5;
 
 impl Fleetwide {
     /// Options of the cache called `name`, preset by the fleet's settings.
@@ -163,8 +171,11 @@ where
         let cache = rest(builder).build()?;
         let heartbeat = self.staleness_bound / BEATS_PER_BOUND;
         let following = log::follow(backend, cache.tag().clone(), cache.follower(), heartbeat);
-        fleet.beginnings().watch(following.clone());
-        if cache.keep(Box::new(following)).is_err() {
+        let check = cache.check_layout();
+        fleet.beginnings().watch(following.clone(), async { drop(check.await) });
+        fleet.layouts().add(cache.layout_watch());
+        let first = cache.introduce(Arc::new(following.clone())).is_ok();
+        if !first || cache.keep(Box::new(following)).is_err() {
             unreachable!("nobody else has seen this cache yet");
         }
         Ok(cache)

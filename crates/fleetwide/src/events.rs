@@ -34,7 +34,7 @@ impl Fleetwide {
     pub fn events(&self) -> Events {
         self.events_once(|| {
             let events = self.events_builder("main").start();
-            self.beginnings().watch(events.log().clone());
+            self.beginnings().watch(events.log().clone(), std::future::ready(()));
             events
         })
     }

@@ -16,8 +16,12 @@ use crate::env::Settings;
 #[cfg(feature = "events")]
 use crate::events::Events;
 use crate::health::{FleetHealth, Info, Mode, RoleHealth};
+#[cfg(feature = "cache")]
+use crate::layouts::Layouts;
 #[cfg(any(feature = "cache", feature = "events"))]
 use crate::log::Beginnings;
+#[cfg(feature = "cache")]
+use fleetwide_two_tier_cache::LayoutError;
 
 /// The capabilities of one instance of a fleet. Cheap to clone; all clones are one instance.
 ///
@@ -34,6 +38,8 @@ struct Inner {
     limiter: Backend,
     #[cfg(any(feature = "cache", feature = "events"))]
     beginnings: Beginnings,
+    #[cfg(feature = "cache")]
+    layouts: Layouts,
     #[cfg(feature = "events")]
     bus: OnceLock<Events>,
 }
@@ -91,6 +97,8 @@ impl Fleetwide {
                 limiter,
                 #[cfg(any(feature = "cache", feature = "events"))]
                 beginnings: Beginnings::default(),
+                #[cfg(feature = "cache")]
+                layouts: Layouts::default(),
                 #[cfg(feature = "events")]
                 bus: OnceLock::new(),
             }),
@@ -126,7 +134,22 @@ impl Fleetwide {
             enabled: backend.is_shared(),
             health: backend.health(),
         };
-        FleetHealth { roles: self.inner.roles().into_iter().map(role).collect() }
+        let mut roles: Vec<_> = self.inner.roles().into_iter().map(role).collect();
+        #[cfg(feature = "cache")]
+        for role in roles.iter_mut().filter(|role| role.name == Role::Cache.name()) {
+            if role.health.is_up() {
+                role.health = self.inner.layouts.health();
+            }
+        }
+        FleetHealth { roles }
+    }
+
+    /// Why a cache of this instance does not use the shared tier, if it is because other instances
+    /// lay it out in another way. Asks nobody: what is known after [`settled`](Self::settled) is
+    /// what a service looks at before it takes requests.
+    #[cfg(feature = "cache")]
+    pub fn layout_conflict(&self) -> Option<LayoutError> {
+        self.inner.layouts.refused()
     }
 
     /// What `INFO` says of each role's server, in the order of [`FleetHealth::roles`]; `None` for
@@ -182,6 +205,11 @@ impl Fleetwide {
     #[cfg(feature = "cache")]
     pub(crate) fn cache_backend(&self) -> &Backend {
         &self.inner.cache
+    }
+
+    #[cfg(feature = "cache")]
+    pub(crate) fn layouts(&self) -> &Layouts {
+        &self.inner.layouts
     }
 
     #[cfg(any(feature = "cache", feature = "events"))]

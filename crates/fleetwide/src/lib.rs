@@ -7,13 +7,16 @@
 //!
 //! 1. [`Fleetwide::from_env`] parses the variables ([`env`](mod@env)) and begins to connect. A Redis that is
 //!    away is no error: the fleet joins when it comes.
-//! 2. [`Fleetwide::cache`], [`Fleetwide::events`] and [`Fleetwide::limiter`] make capabilities, each
-//!    on the backend of its role: all on one Redis, or each on its own.
+//! 2. [`Fleetwide::cache`], [`Fleetwide::sessions`], [`Fleetwide::events`] and
+//!    [`Fleetwide::limiter`] make capabilities, each on the backend of its role: all on one Redis, or
+//!    each on its own.
 //! 3. [`Fleetwide::health`] says how each backend is doing, without asking it.
 //! 4. [`Fleetwide::shutdown`] ends the connections.
 //!
 //! This crate wires and names; what it wires is in crates of their own, each usable alone. Features
-//! (all on by default) leave out what is not used: `cache`, `events`, `limiter`, `redis`.
+//! (all on by default) leave out what is not used: `cache`, `events`, `limiter`, `redis`, `sessions`.
+//! Others (off by default) let cached values be written in further formats: `json`, `msgpack`,
+//! `postcard`; `encryption` lets them be sealed.
 //!
 //! # Examples
 //! ```
@@ -41,6 +44,9 @@
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+#[cfg(all(doctest, feature = "cache"))]
+mod pages;
+
 mod backend;
 mod builder;
 #[cfg(feature = "cache")]
@@ -50,17 +56,21 @@ pub mod env;
 pub mod events;
 mod fleet;
 pub mod health;
+#[cfg(feature = "cache")]
+mod layouts;
 #[cfg(feature = "limiter")]
 pub mod limiter;
 #[cfg(any(feature = "cache", feature = "events"))]
 mod log;
+#[cfg(feature = "sessions")]
+pub mod sessions;
 pub mod store;
 
 pub use backend::{FleetBus, FleetExecutor, FleetStore};
 pub use builder::{BuildError, FleetwideBuilder, Role, StartError};
 pub use fleet::Fleetwide;
 pub use fleetwide_core_traits::{
-    BackendError, Clock, Codec, CodecError, Health, Key, KeyError, Namespace, NamespaceError, Raw,
-    Serde, Store, Tag, Ttl, TtlError,
+    BackendError, Clock, Codec, CodecError, Format, FormatId, Health, Key, KeyError, Namespace,
+    NamespaceError, Raw, Seal, SealError, Serde, Store, Tag, Ttl, TtlError,
 };
 pub use fleetwide_mem_backend::Memory;

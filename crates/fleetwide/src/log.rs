@@ -22,11 +22,13 @@ const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Beginnings(Mutex<Vec<JoinHandle<()>>>);
 
 impl Beginnings {
-    /// Watches for the beginning of `log`.
-    pub(crate) fn watch(&self, log: Log) {
+    /// Watches for the beginning of `log`, and for what is to be asked then.
+    pub(crate) fn watch(&self, log: Log, then: impl Future<Output = ()> + Send + 'static) {
         let begun = async move {
             // Late or never is no news: the log says so itself.
             let _ = timeout(BEGIN_TIMEOUT, log.begun()).await;
+            drop(log);
+            then.await;
         };
         let mut watched = self.0.lock();
         watched.retain(|task| !task.is_finished());

@@ -68,6 +68,10 @@ async fn instances_on_one_redis_share_a_cache() {
     assert_eq!((hit.value().as_str(), hit.tier()), ("Ada", Tier::L2));
     on_a.invalidate(&7).await.unwrap();
     eventually(SOON, "the invalidation", async || on_b.get(&7).await.is_none()).await;
+    // The others are known by then, and need not be guessed at.
+    let put = on_a.put(&7, "Grace".to_owned()).await.unwrap();
+    assert_eq!(on_a.wait_applied(put, SOON).await.unwrap().nodes, 2);
+    assert_eq!(*on_b.get(&7).await.unwrap(), "Grace");
     a.shutdown().await;
     b.shutdown().await;
 }

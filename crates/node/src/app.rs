@@ -11,7 +11,9 @@ use axum::routing::{delete, get, post, put};
 use tokio::time::timeout;
 
 use crate::problem::Problem;
-use crate::routes::{cache, events, health, limited, load, metrics as metrics_page, source};
+use crate::routes::{
+    cache, events, health, limited, load, metrics as metrics_page, sessions, source,
+};
 use crate::state::State;
 
 /// How long a request may take until its answer begins. It is a last resort: what waits for Redis
@@ -33,6 +35,15 @@ pub(crate) fn router(state: State) -> Router {
         .route("/limited", get(limited::get))
         .route("/events", get(events::listen))
         .route("/events/{topic}", post(events::publish))
+        .route("/sessions/{session}", get(sessions::stats).delete(sessions::end))
+        .route("/sessions/{session}/events", get(sessions::listen))
+        .route("/sessions/{session}/nodes", get(sessions::resolve_in))
+        .route(
+            "/sessions/{session}/nodes/{key}",
+            put(sessions::put).get(sessions::get).delete(sessions::delete),
+        )
+        .route("/nodes/{short_id}", get(sessions::resolve))
+        .route("/nodes/tags/{tag}", delete(sessions::delete_tag))
         // An empty name matches none of the routes above. `DELETE /cache/` from a program whose
         // key happens to be empty must not be taken for `DELETE /cache`.
         .route("/cache/", put(empty_name).get(empty_name).delete(empty_name))
@@ -40,6 +51,10 @@ pub(crate) fn router(state: State) -> Router {
         .route("/load/", get(empty_name))
         .route("/source/", put(empty_name))
         .route("/events/", post(empty_name))
+        .route("/sessions/", get(empty_name).delete(empty_name))
+        .route("/sessions/{session}/nodes/", put(empty_name).get(empty_name).delete(empty_name))
+        .route("/nodes/", get(empty_name))
+        .route("/nodes/tags/", delete(empty_name))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(in_time))

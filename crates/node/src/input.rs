@@ -33,6 +33,23 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     }
 }
 
+/// The two names in a path, each as [`Name`].
+#[derive(Debug)]
+pub(crate) struct Names(pub(crate) String, pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Names {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path((first, second)) = Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+        check_length("the first name in the path", &first)?;
+        check_length("the second name in the path", &second)?;
+        Ok(Self(first, second))
+    }
+}
+
 /// Refuses a name that is empty or too long.
 pub(crate) fn check_length(what: &str, name: &str) -> Result<(), Problem> {
     if (1..=NAME_BYTES_MAX).contains(&name.len()) {

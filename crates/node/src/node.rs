@@ -39,6 +39,9 @@ pub enum StartError {
     /// A setting does not fit where it is used.
     #[error("{0}")]
     Setting(String),
+    /// Other nodes lay out a cache in another way.
+    #[error(transparent)]
+    Layout(fleetwide::cache::LayoutError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -66,6 +69,9 @@ impl Node {
         let stopping = CancellationToken::new();
         let state = State::new(fleet.clone(), stopping.clone())?;
         fleet.settled(SETTLE_MAX).await;
+        if let Some(error) = fleet.layout_conflict() {
+            return Err(StartError::Layout(error));
+        }
         let upkeep = keep_up(state.recorder.clone());
         let serving =
             tokio::spawn(serve(listener, router(state), config.connections_max, stopping.clone()));

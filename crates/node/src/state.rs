@@ -9,6 +9,7 @@ use fleetwide::Raw;
 use fleetwide::cache::Cache;
 use fleetwide::events::Events;
 use fleetwide::limiter::Limiter;
+use fleetwide::sessions::Sessions;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,8 @@ pub(crate) struct Parts {
     pub(crate) cache: Cache<String, Bytes>,
     /// Behind `/load`, apart from what `PUT /cache` stores under the same keys.
     pub(crate) loaded: Cache<String, Loaded>,
+    /// Behind `/sessions` and `/nodes`.
+    pub(crate) sessions: Sessions<Bytes>,
     pub(crate) loads: Loads,
     pub(crate) source: Source,
     pub(crate) limiter: Limiter,
@@ -63,6 +66,11 @@ impl State {
             loaded: fleet
                 .cache("load")
                 .options(|cache| cache.l2_budget(L2_BUDGET))
+                .build()
+                .map_err(|error| wrong(&error))?,
+            sessions: fleet
+                .sessions_with_codec("node", Raw)
+                .options(|sessions| sessions.options(|cache| cache.l2_budget(L2_BUDGET)))
                 .build()
                 .map_err(|error| wrong(&error))?,
             loads: Loads::default(),

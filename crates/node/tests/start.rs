@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::{Node, SOON, command, refused};
-use fleetwide_testkit::RedisServer;
+use fleetwide_testkit::{RedisServer, Reply, eventually};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -112,7 +112,7 @@ async fn request_that_runs_when_the_signal_comes_is_answered() {
                 node.get("/metrics").await.text().contains("/load/{key}")
                     || node.get("/health/redis").await.json()["cache"]["misses"] == 1
             };
-            fleetwide_testkit::eventually(SOON, "the load to begin", begun).await;
+            eventually(SOON, "the load to begin", begun).await;
             node.signal("-TERM");
         };
         tokio::join!(slow, stop).0
@@ -168,4 +168,35 @@ async fn connection_that_nobody_uses_does_not_hold_up_the_end() {
     assert_eq!(node.ended().await.code(), Some(0));
     assert!(asked.elapsed() < Duration::from_secs(5), "it took {:?}", asked.elapsed());
     drop(idle);
+}
+
+/// The node takes the layout of its caches for a setting: it does not start beside nodes that have
+/// another. Red when it only looked whether the server is there.
+#[tokio::test]
+async fn a_node_does_not_start_beside_nodes_that_lay_out_a_cache_in_another_way() {
+    let server = RedisServer::start().await.unwrap();
+    let url = server.url();
+    let vars = [("REDIS_URL", url.as_str())];
+    let first = Node::start(&vars).await;
+    first.until_ready(200).await;
+    let records = || async {
+        let Ok(Reply::Array(keys)) = server.admin(&["KEYS", "*}:layout"]).await else {
+            panic!("the server lists its keys")
+        };
+        keys
+    };
+    eventually(SOON, "the caches are written down", async || !records().await.is_empty()).await;
+    drop(first);
+    for key in records().await {
+        let Reply::Bulk(key) = key else { panic!("{key:?}") };
+        // Alive for as long as anybody can be: further off counts as that.
+        let record =
+            [&[0, 0x1f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff][..], b"log 2, keys 9"].concat();
+        server.admin(&[b"SET".as_slice(), &key, &record]).await.unwrap();
+    }
+    let (code, said) = refused(&vars).await;
+    assert_eq!(code, Some(2), "{said}");
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with("fleetwide-node: cache `"), "{said}");
+    assert!(last.contains("[log 2, keys 9]") && last.contains("[log 1, shards 1"), "{said}");
 }

@@ -13,17 +13,20 @@ const PREFIX: &str = "fleetwide-";
 const CORE: &str = "core-traits";
 const FACADE: &str = "fleetwide";
 const HTTP: &str = "http";
+const TESTKIT: &str = "testkit";
 const REDIS_BACKEND: &str = "redis-backend";
+const TWO_TIER_CACHE: &str = "two-tier-cache";
+const SESSION_CACHE: &str = "session-cache";
 const BACKENDS: [&str; 2] = ["mem-backend", REDIS_BACKEND];
 const CAPABILITIES: [&str; 8] = [
-    "two-tier-cache",
+    TWO_TIER_CACHE,
     "pubsub-invalidation",
     "limiter",
     "breaker",
     "redlock",
     "idempotency",
     "dedup",
-    "session-cache",
+    SESSION_CACHE,
 ];
 
 /// Named by the Redis backend alone, so that a new client library touches one crate.
@@ -50,10 +53,15 @@ enum Layer {
     MemBackend,
     RedisBackend,
     Capability,
-    Facade,
+    /// Stands on the cache, as an application would.
+    SessionCache,
+    /// Stands on capabilities, whatever backend they have; the facade names it again.
     Http,
+    Facade,
     Node,
     Testkit,
+    /// Runs the facade as an application does, and breaks it with the testkit.
+    Chaos,
     Xtask,
     /// Compares with anything, and nobody depends on it.
     Benches,
@@ -67,7 +75,9 @@ impl Layer {
             FACADE => Self::Facade,
             HTTP => Self::Http,
             "node" => Self::Node,
-            "testkit" => Self::Testkit,
+            SESSION_CACHE => Self::SessionCache,
+            TESTKIT => Self::Testkit,
+            "chaos" => Self::Chaos,
             "xtask" => Self::Xtask,
             "benches" => Self::Benches,
             name if BACKENDS.contains(&name) => Self::MemBackend,
@@ -94,13 +104,15 @@ impl Layer {
             Self::MemBackend | Self::RedisBackend | Self::Capability | Self::Testkit => {
                 dependency == CORE
             }
+            Self::SessionCache => [CORE, TWO_TIER_CACHE].contains(&dependency),
             Self::Facade => {
-                dependency == CORE
+                [CORE, HTTP].contains(&dependency)
                     || BACKENDS.contains(&dependency)
                     || CAPABILITIES.contains(&dependency)
             }
-            Self::Http => [FACADE, CORE].contains(&dependency),
+            Self::Http => dependency == CORE || CAPABILITIES.contains(&dependency),
             Self::Node => [FACADE, HTTP].contains(&dependency),
+            Self::Chaos => [FACADE, CORE, TESTKIT].contains(&dependency),
             Self::Benches => true,
         }
     }
@@ -130,9 +142,23 @@ mod tests {
             ("fleetwide-mem-backend", &["fleetwide-core-traits", "moka"]),
             ("fleetwide-redis-backend", &["fleetwide-core-traits", "redis", "deadpool-redis"]),
             ("fleetwide-limiter", &["fleetwide-core-traits", "tokio"]),
-            ("fleetwide", &["fleetwide-limiter", "fleetwide-redis-backend", "tracing"]),
-            ("fleetwide-http", &["fleetwide", "fleetwide-core-traits", "http"]),
+            (
+                "fleetwide-session-cache",
+                &["fleetwide-core-traits", "fleetwide-two-tier-cache", "lru"],
+            ),
+            (
+                "fleetwide",
+                &[
+                    "fleetwide-session-cache",
+                    "fleetwide-limiter",
+                    "fleetwide-http",
+                    "fleetwide-redis-backend",
+                    "tracing",
+                ],
+            ),
+            ("fleetwide-http", &["fleetwide-limiter", "fleetwide-core-traits", "http"]),
             ("fleetwide-node", &["fleetwide", "fleetwide-http", "axum"]),
+            ("fleetwide-chaos", &["fleetwide", "fleetwide-core-traits", "fleetwide-testkit"]),
             ("fleetwide-benches", &["redis", "fleetwide-limiter", "fleetwide-mem-backend"]),
         ] {
             assert_eq!(check(name, below), "", "{name}");
@@ -155,6 +181,18 @@ mod tests {
     }
 
     #[test]
+    fn sessions_stand_on_the_cache_alone_and_nothing_but_the_facade_on_them() {
+        for (name, wrong) in [
+            ("fleetwide-session-cache", "fleetwide-pubsub-invalidation"),
+            ("fleetwide-two-tier-cache", "fleetwide-session-cache"),
+            ("fleetwide-idempotency", "fleetwide-session-cache"),
+            ("fleetwide-limiter", "fleetwide-two-tier-cache"),
+        ] {
+            assert_eq!(check(name, &[wrong]), format!("{name} must not depend on {wrong}"));
+        }
+    }
+
+    #[test]
     fn the_bottom_knows_nothing_of_ours_and_the_top_only_the_facade() {
         for (name, wrong) in [
             ("fleetwide-core-traits", "fleetwide-mem-backend"),
@@ -162,8 +200,13 @@ mod tests {
             ("fleetwide-redis-backend", "fleetwide-mem-backend"),
             ("fleetwide-node", "fleetwide-redis-backend"),
             ("fleetwide-node", "redis"),
-            ("fleetwide-http", "fleetwide-limiter"),
+            ("fleetwide-http", "fleetwide"),
+            ("fleetwide-http", "fleetwide-mem-backend"),
+            ("fleetwide-limiter", "fleetwide-http"),
             ("fleetwide-limiter", "fleetwide-testkit"),
+            ("fleetwide-node", "fleetwide-chaos"),
+            ("fleetwide-chaos", "fleetwide-two-tier-cache"),
+            ("fleetwide-chaos", "redis"),
             ("xtask", "fleetwide"),
         ] {
             assert_eq!(check(name, &[wrong]), format!("{name} must not depend on {wrong}"));

@@ -8,7 +8,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use fleetwide::Ttl;
-use fleetwide::cache::{CacheTag, Hit, PutOptions, WriteError};
+use fleetwide::cache::{CacheTag, Freshness, Hit, PutOptions, Tier, WriteError};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -32,19 +32,25 @@ pub(crate) async fn put(
     Params(params): Params<PutParams>,
     Body(value): Body,
 ) -> Result<Response, Problem> {
+    let options = options(params.ttl_ms, params.tags.as_deref())?;
+    written(state.cache.put_with(&key, value, options).await)
+}
+
+/// What `?ttl_ms=&tags=a,b` says about a value.
+pub(crate) fn options(ttl_ms: Option<u64>, tags: Option<&str>) -> Result<PutOptions, Problem> {
     let mut options = PutOptions::default();
-    for tag in params.tags.iter().filter(|tags| !tags.is_empty()).flat_map(|tags| tags.split(',')) {
+    for tag in tags.filter(|tags| !tags.is_empty()).into_iter().flat_map(|tags| tags.split(',')) {
         options = options.tag(parsed(tag)?);
     }
-    if let Some(millis) = params.ttl_ms {
+    if let Some(millis) = ttl_ms {
         let ttl = Ttl::new(Duration::from_millis(millis))
             .map_err(|error| Problem::bad_request(format!("ttl_ms: {error}")))?;
         options.ttl = Some(ttl.as_duration());
     }
-    written(state.cache.put_with(&key, value, options).await)
+    Ok(options)
 }
 
-fn parsed(tag: &str) -> Result<CacheTag, Problem> {
+pub(crate) fn parsed(tag: &str) -> Result<CacheTag, Problem> {
     CacheTag::new(tag).map_err(|error| Problem::bad_request(error.to_string()))
 }
 
@@ -78,10 +84,18 @@ pub(crate) async fn clear(With(state): With<State>) -> Result<Response, Problem>
 
 /// What a hit says about itself.
 pub(crate) fn told<V>(hit: &Hit<V>) -> [(HeaderName, HeaderValue); 3] {
+    told_of(hit.tier(), hit.freshness(), hit.age())
+}
+
+pub(crate) fn told_of(
+    tier: Tier,
+    freshness: Freshness,
+    age: Duration,
+) -> [(HeaderName, HeaderValue); 3] {
     [
-        (TIER, HeaderValue::from_static(hit.tier().name())),
-        (FRESHNESS, HeaderValue::from_static(hit.freshness().name())),
-        (header::AGE, HeaderValue::from(hit.age().as_secs())),
+        (TIER, HeaderValue::from_static(tier.name())),
+        (FRESHNESS, HeaderValue::from_static(freshness.name())),
+        (header::AGE, HeaderValue::from(age.as_secs())),
     ]
 }
 

@@ -26,7 +26,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Asks proxies that would collect an answer to pass it on as it comes.
 const UNBUFFERED: (&str, &str) = ("x-accel-buffering", "no");
 /// How long a stream waits for the log to be followed before it says that it is not.
-const FOLLOWED_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const FOLLOWED_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// `POST /events/{topic}`: 204 once the log has the event, 202 while it waits for Redis.
 pub(crate) async fn publish(
@@ -92,7 +92,7 @@ pub(crate) async fn listen(
     Ok(respond(events))
 }
 
-fn respond(events: impl Stream<Item = sse::Event> + Send + 'static) -> Response {
+pub(crate) fn respond(events: impl Stream<Item = sse::Event> + Send + 'static) -> Response {
     let stream = Sse::new(events.map(Ok::<_, Infallible>));
     let stream = stream.keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     ([UNBUFFERED], stream).into_response()
@@ -110,11 +110,11 @@ fn shown(event: Event) -> sse::Event {
     }
 }
 
-fn not_followed() -> sse::Event {
+pub(crate) fn not_followed() -> sse::Event {
     gap(&json!({ "reason": "not-followed" }))
 }
 
-fn gap(why: &Value) -> sse::Event {
+pub(crate) fn gap(why: &Value) -> sse::Event {
     sse::Event::default().event("gap").data(why.to_string())
 }
 

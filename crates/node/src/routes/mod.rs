@@ -6,4 +6,5 @@ pub(crate) mod health;
 pub(crate) mod limited;
 pub(crate) mod load;
 pub(crate) mod metrics;
+pub(crate) mod sessions;
 pub(crate) mod source;

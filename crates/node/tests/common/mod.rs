@@ -134,8 +134,12 @@ impl Node {
 
     /// Opens an event stream; once this returns, the node listens.
     pub async fn listen(&self, topic: &str) -> Events {
-        let path = format!("/events?topic={topic}");
-        let response = timeout(ANSWER_MAX, self.open(Method::GET, &path, &[], Bytes::new()));
+        self.listen_to(&format!("/events?topic={topic}")).await
+    }
+
+    /// The same at any path that answers with events.
+    pub async fn listen_to(&self, path: &str) -> Events {
+        let response = timeout(ANSWER_MAX, self.open(Method::GET, path, &[], Bytes::new()));
         let response = response.await.expect("an event stream opens at once");
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");

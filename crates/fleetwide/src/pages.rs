@@ -1,0 +1,28 @@
+//! The examples of the pages in `docs/features`, so that they compile.
+
+#[doc = include_str!("../../../docs/features/early-renewal.md")]
+struct EarlyRenewal;
+
+#[doc = include_str!("../../../docs/features/freshness.md")]
+struct Freshness;
+
+#[doc = include_str!("../../../docs/features/limits.md")]
+struct Limits;
+
+#[doc = include_str!("../../../docs/features/negative-entries.md")]
+struct NegativeEntries;
+
+#[doc = include_str!("../../../docs/features/outages.md")]
+struct Outages;
+
+#[doc = include_str!("../../../docs/features/reading.md")]
+struct Reading;
+
+#[doc = include_str!("../../../docs/features/stale-values.md")]
+struct StaleValues;
+
+#[doc = include_str!("../../../docs/features/tags.md")]
+struct Tags;
+
+#[doc = include_str!("../../../docs/features/writes.md")]
+struct Writes;
