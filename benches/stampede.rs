@@ -1,4 +1,4 @@
-//! What does a crowd on one key cost the origin, and does it get what is current?
+//! What does a crowd on one key cost the origin?
 
 use std::iter;
 use std::sync::Arc;
@@ -47,26 +47,11 @@ async fn ask() -> Answer {
         let what = "callers without an answer when the first leaves";
         answer.row(row(*side, what, rounds.unanswered, "<= 0"));
     }
-    for (side, instances) in &fleets {
-        let mut old = Vec::new();
-        for round in 0..ROUNDS {
-            old.push(old_value_comes_back(&instances[0], format!("old-{round}")).await);
-        }
-        let what = "old value served after `invalidate` returned";
-        let is_old = old.iter().any(|old| *old);
-        let rounds = old.into_iter().map(|old| f64::from(u8::from(old))).collect();
-        answer.row(row(*side, what, rounds, "<= 0").note(if is_old { "yes" } else { "no" }));
-    }
     answer.note(
         "Counts, not ratios. 1,000 callers ask for one key that no tier has, over Redis, while the \
          origin is slow: how often is it asked? Then the first caller is cancelled while it waits, \
          as a web server does with a client that leaves; who has no answer 3 s after the origin \
-         answered will get none. Last, a key is written and invalidated while its old value is \
-         being loaded: do later callers get the old value (1) or the new one (0)?",
-    );
-    answer.note(
-        "`hitbox` has no operation that invalidates what a function returned; its two tiers are \
-         told to remove the key.",
+         answered will get none.",
     );
     answer
 }
@@ -128,21 +113,4 @@ async fn crowd(instances: &[Instance], key: &str, leaves: Leaves) -> (u64, usize
         answered += usize::from(caller.is_ok());
     }
     (origin.loads(), expected - answered)
-}
-
-/// Whether a value that was read before a write is served after the write was made known.
-async fn old_value_comes_back(instance: &Instance, key: String) -> bool {
-    let origin = Origin::held();
-    let under_way = tokio::spawn({
-        let (instance, key, origin) = (instance.clone(), key.clone(), Arc::clone(&origin));
-        async move { instance.load(key, origin).await }
-    });
-    origin.begun().await;
-    origin.change();
-    instance.invalidate(key.clone()).await;
-    origin.open();
-    under_way.await.expect("the caller of the old load gets some answer");
-    // What is stored off the callers' way should be stored by now.
-    sleep(SETTLED).await;
-    instance.load(key, origin).await == 1
 }

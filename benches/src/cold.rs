@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use fleetwide_core_traits::Namespace;
 use fleetwide_redis_backend::RedisExecutor;
+use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use redis::aio::MultiplexedConnection;
 
-use crate::crowd::{Work, work};
+use crate::crowd::{Turns, Work, work};
 use crate::node::{Node, NodeOptions};
 use crate::peers::{cachet, hitbox, multi_tier};
 use crate::record::{User, keys};
@@ -92,6 +93,60 @@ pub fn bare(connection: MultiplexedConnection, customers: &Customers) -> Work {
             }
         }
     })
+}
+
+/// The floor of many keys at once: MGET of `size` keys that follow each other, and decoding.
+pub fn bare_many(connection: MultiplexedConnection, customers: &Customers, size: usize) -> Work {
+    let keys = bare_keys(customers);
+    work(move |mut turns| {
+        let (mut connection, keys) = (connection.clone(), Arc::clone(&keys));
+        async move {
+            while let Some(turn) = turns.next() {
+                let mut mget = redis::cmd("MGET");
+                mget.arg(group(&keys, turn, size));
+                let found: Vec<Vec<u8>> =
+                    mget.query_async(&mut connection).await.expect("everything is in Redis");
+                for bytes in &found {
+                    black_box(User::from_bincode(bytes));
+                }
+            }
+        }
+    })
+}
+
+/// Our `get_many` of the same keys.
+pub fn ours_many(node: &OurNode, customers: &Customers, size: usize) -> Work {
+    let (node, customers) = (Arc::clone(node), customers.clone());
+    work(move |mut turns| {
+        let (node, customers) = (Arc::clone(&node), customers.clone());
+        async move {
+            while let Some(turn) = turns.next() {
+                let found = node.cache.get_many(group(&customers.0, turn, size)).get().await;
+                assert_eq!(found.len(), size, "everything is in Redis");
+                black_box(found);
+            }
+        }
+    })
+}
+
+/// `single` done `size` times in one turn, all at once.
+pub fn at_once(single: &Work, size: usize) -> Work {
+    let single = Arc::clone(single);
+    work(move |mut turns| {
+        let single = Arc::clone(&single);
+        async move {
+            while let Some(turn) = turns.next() {
+                let one = |at| single(Turns::one(turn * size as u64 + at));
+                join_all((0..size as u64).map(one)).await;
+            }
+        }
+    })
+}
+
+/// The keys of one question. Questions follow each other, and begin again before the end.
+fn group(keys: &[String], turn: u64, size: usize) -> &[String] {
+    let at = (turn % (CUSTOMERS / size as u64)) as usize * size;
+    &keys[at..at + size]
 }
 
 /// Our cache, and the instance it belongs to, whose counts tell where hits came from.

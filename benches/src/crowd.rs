@@ -56,6 +56,11 @@ pub struct Turns {
 }
 
 impl Turns {
+    /// The one turn with this number.
+    pub(crate) fn one(number: u64) -> Self {
+        Self { next: Arc::new(AtomicU64::new(number)), left: 1 }
+    }
+
     /// The number of the next operation, until this task has done its share.
     #[expect(clippy::should_implement_trait, reason = "a loop over it awaits in between")]
     pub fn next(&mut self) -> Option<u64> {

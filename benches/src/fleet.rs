@@ -137,7 +137,7 @@ async fn cachet(server: &Server) -> Instance {
 
 async fn multi_tier(server: &Server) -> Instance {
     let cache: Arc<CacheManager> =
-        Arc::new(multi_tier::on_redis(L1_ENTRIES, &server.url_for_peers()).await);
+        Arc::new(multi_tier::told_on_redis(L1_ENTRIES, &server.url_for_peers()).await);
     let same = Arc::clone(&cache);
     Instance::new(
         move |key, origin| {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use fleetwide_redis_backend::{Redis, RedisUrl};
 use fleetwide_testkit::RedisServer;
+use futures_util::Stream;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo};
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, Msg};
 
 /// A round of measuring must not end because this machine was busy elsewhere.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,7 +45,7 @@ impl Server {
     /// # Panics
     /// If it does not connect.
     pub async fn bare(&self) -> MultiplexedConnection {
-        self.connect(TcpSettings::default().set_nodelay(true)).await
+        self.connect(true).await
     }
 
     /// The same as the client library makes it by default, with Nagle's algorithm: it gathers
@@ -53,7 +54,26 @@ impl Server {
     /// # Panics
     /// If it does not connect.
     pub async fn bare_by_default(&self) -> MultiplexedConnection {
-        self.connect(TcpSettings::default()).await
+        self.connect(false).await
+    }
+
+    /// A subscription to `channel` over the client library, for the same user.
+    ///
+    /// # Panics
+    /// If it does not connect.
+    pub async fn bare_subscription(&self, channel: &str) -> impl Stream<Item = Msg> + use<> {
+        let mut subscription = self.client(true).get_async_pubsub().await.expect("the server runs");
+        subscription.subscribe(channel).await.expect("the user may subscribe");
+        subscription.into_on_message()
+    }
+
+    /// Cuts all subscriptions, as a proxy or a failover does.
+    ///
+    /// # Panics
+    /// If the server refuses.
+    pub async fn cut_subscriptions(&self) {
+        let cut = self.server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+        cut.expect("an admin may do that");
     }
 
     /// A URL with all rights, for peers that need more commands than we do.
@@ -61,9 +81,14 @@ impl Server {
         self.server.admin_url()
     }
 
-    async fn connect(&self, tcp: TcpSettings) -> MultiplexedConnection {
+    fn client(&self, nodelay: bool) -> Client {
         let info = self.server.url().into_connection_info().expect("the test kit gives good URLs");
-        let client = Client::open(info.set_tcp_settings(tcp)).expect("a plain address");
+        let tcp = TcpSettings::default().set_nodelay(nodelay);
+        Client::open(info.set_tcp_settings(tcp)).expect("a plain address")
+    }
+
+    async fn connect(&self, nodelay: bool) -> MultiplexedConnection {
+        let client = self.client(nodelay);
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
         let connection = client.get_multiplexed_async_connection_with_config(&config);
         connection.await.expect("the server runs")

@@ -40,7 +40,7 @@ impl Trace {
 
     /// So many requests without scans. The same seed gives the same ones on every machine.
     pub fn zipf(&self, count: usize, seed: u64) -> Vec<Request> {
-        let mut random = SplitMix(seed);
+        let mut random = SplitMix::new(seed);
         let mut one = || {
             let drawn = random.unit();
             let rank = self.shares.partition_point(|share| *share < drawn) as u64;
@@ -70,15 +70,19 @@ impl Default for Trace {
 
 /// What the value of a key weighs: 64 bytes to 4 KiB, small ones more often.
 pub fn weight_of(key: u64) -> u32 {
-    let random = SplitMix(key).unit();
+    let random = SplitMix::new(key).unit();
     (64.0 * 64.0_f64.powf(random)) as u32
 }
 
 /// A generator that is the same everywhere and for ever.
-struct SplitMix(u64);
+pub(crate) struct SplitMix(u64);
 
 impl SplitMix {
-    fn next(&mut self) -> u64 {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
