@@ -44,8 +44,32 @@ pub type Cache<K, V> = two_tier_cache::Cache<K, V, FleetExecutor>;
 /// An update of the origin under way: see [`Cache::write_guard`](two_tier_cache::Cache::write_guard).
 pub type WriteGuard<K, V> = two_tier_cache::WriteGuard<K, V, FleetExecutor>;
 
-/// Bytes that the values of one cache may take in this process.
-pub(crate) const L1_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+/// Bytes that one cache may take in this process.
+const BYTES_MAX_DEFAULT: u64 = 64 * 1024 * 1024;
+/// What waits gets this part of them, and L1 the rest: of the default 4 MiB, room for two thousand loads.
+const PENDING_PART: u64 = 16;
+
+/// The budget of one cache.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl Bytes {
+    /// What L1 gets.
+    pub(crate) const fn l1(self) -> u64 {
+        self.0 - self.pending()
+    }
+
+    /// What flights and the queue of writes get together.
+    pub(crate) const fn pending(self) -> u64 {
+        self.0 / PENDING_PART
+    }
+}
+
+impl Default for Bytes {
+    fn default() -> Self {
+        Self(BYTES_MAX_DEFAULT)
+    }
+}
 
 /// The log is read this often within the staleness bound, so that a lost beat is no lost proof.
 pub(crate) const BEATS_PER_BOUND: u32 = 5;
@@ -80,7 +104,7 @@ pub struct CacheBuilder<K, V, C = Serde> {
     fleet: Fleetwide,
     name: String,
     codec: C,
-    l1_bytes: u64,
+    bytes: Bytes,
     ttl: Duration,
     l1_ttl: Option<Duration>,
     staleness_bound: Duration,
@@ -104,7 +128,7 @@ where
             fleet: fleet.clone(),
             name: name.to_owned(),
             codec,
-            l1_bytes: L1_BYTES_DEFAULT,
+            bytes: Bytes::default(),
             ttl: settings.ttl,
             // Without a shared tier, what this process forgets is lost: it keeps values as long
             // as they live.
@@ -130,9 +154,12 @@ where
         Self { staleness_bound, ..self }
     }
 
-    /// Sets how many bytes its values may take in this process. Default: 64 MiB.
-    pub fn l1_bytes(self, l1_bytes: u64) -> Self {
-        Self { l1_bytes, ..self }
+    /// Sets how many bytes it may take in this process. Default: 64 MiB.
+    ///
+    /// L1 gets fifteen sixteenths; the rest is for what waits, loads and queued writes: see
+    /// [`pending_bytes_max`](two_tier_cache::CacheBuilder::pending_bytes_max).
+    pub fn bytes_max(self, bytes_max: u64) -> Self {
+        Self { bytes: Bytes(bytes_max), ..self }
     }
 
     /// Sets any other option, as
@@ -152,7 +179,7 @@ where
     pub fn build(self) -> Result<Cache<K, V>, ConfigError> {
         let Self { fleet, name, codec, rest, .. } = self;
         let backend = fleet.cache_backend();
-        let local = MokaLocal::builder().bytes_max(self.l1_bytes).build();
+        let local = MokaLocal::builder().bytes_max(self.bytes.l1()).build();
         let namespace = &fleet.settings().namespace;
         let mut builder = two_tier_cache::Cache::builder_with_codec(
             backend.executor(),
@@ -163,6 +190,7 @@ where
         )
         .ttl(self.ttl)
         .staleness_bound(self.staleness_bound)
+        .pending_bytes_max(self.bytes.pending())
         .l2(backend.is_shared())
         .alone(backend.is_alone());
         if let Some(l1_ttl) = self.l1_ttl {
@@ -186,7 +214,7 @@ impl<K, V, C> fmt::Debug for CacheBuilder<K, V, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheBuilder")
             .field("name", &self.name)
-            .field("l1_bytes", &self.l1_bytes)
+            .field("bytes_max", &self.bytes.0)
             .field("ttl", &self.ttl)
             .field("l1_ttl", &self.l1_ttl)
             .field("staleness_bound", &self.staleness_bound)

@@ -36,7 +36,7 @@ pub use fleetwide_session_cache::{
 };
 
 use crate::backend::FleetExecutor;
-use crate::cache::{BEATS_PER_BOUND, L1_BYTES_DEFAULT};
+use crate::cache::{BEATS_PER_BOUND, Bytes};
 use crate::{Fleetwide, log};
 
 /// A session cache of a fleet. Cheap to clone; it follows its log for as long as a clone lives.
@@ -75,7 +75,7 @@ pub struct SessionsBuilder<V, C = Serde> {
     fleet: Fleetwide,
     name: String,
     codec: C,
-    l1_bytes: u64,
+    bytes: Bytes,
     ttl: Duration,
     l1_ttl: Option<Duration>,
     l1_entries: Option<usize>,
@@ -99,7 +99,7 @@ where
             fleet: fleet.clone(),
             name: name.to_owned(),
             codec,
-            l1_bytes: L1_BYTES_DEFAULT,
+            bytes: Bytes::default(),
             ttl: settings.ttl,
             l1_ttl: fleet.cache_backend().is_shared().then_some(settings.l1_ttl),
             l1_entries: None,
@@ -125,9 +125,10 @@ where
         Self { l1_entries: Some(entries), ..self }
     }
 
-    /// Sets how many bytes the entries of all sessions may take in this process. Default: 64 MiB.
-    pub fn l1_bytes(self, l1_bytes: u64) -> Self {
-        Self { l1_bytes, ..self }
+    /// Sets how many bytes all sessions together may take in this process, as
+    /// [`CacheBuilder::bytes_max`](crate::cache::CacheBuilder::bytes_max). Default: 64 MiB.
+    pub fn bytes_max(self, bytes_max: u64) -> Self {
+        Self { bytes: Bytes(bytes_max), ..self }
     }
 
     /// Sets how old what is marked as verified may be. Default: `CACHE_STALENESS_MS`, 1 s.
@@ -150,9 +151,9 @@ where
     /// # Panics
     /// Outside a Tokio runtime.
     pub fn build(self) -> Result<Sessions<V>, ConfigError> {
-        let Self { fleet, name, codec, rest, staleness_bound, .. } = self;
+        let Self { fleet, name, codec, rest, staleness_bound, bytes, .. } = self;
         let backend = fleet.cache_backend();
-        let local = MokaLocal::builder().bytes_max(self.l1_bytes).build();
+        let local = MokaLocal::builder().bytes_max(self.bytes.l1()).build();
         let namespace = fleet.namespace();
         let executor = backend.executor();
         let mut builder =
@@ -160,7 +161,9 @@ where
                 .ttl(self.ttl)
                 .shared(backend.is_shared())
                 .alone(backend.is_alone())
-                .options(move |below| below.staleness_bound(staleness_bound));
+                .options(move |below| {
+                    below.staleness_bound(staleness_bound).pending_bytes_max(bytes.pending())
+                });
         if let Some(l1_ttl) = self.l1_ttl {
             builder = builder.l1_ttl(l1_ttl);
         }
@@ -186,7 +189,7 @@ impl<V, C> fmt::Debug for SessionsBuilder<V, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionsBuilder")
             .field("name", &self.name)
-            .field("l1_bytes", &self.l1_bytes)
+            .field("bytes_max", &self.bytes.0)
             .field("ttl", &self.ttl)
             .field("l1_ttl", &self.l1_ttl)
             .field("l1_entries", &self.l1_entries)

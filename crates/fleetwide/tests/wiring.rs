@@ -8,6 +8,7 @@ use fleetwide::events::{Event, Pattern};
 use fleetwide::limiter::{Quota, Source};
 use fleetwide::{Fleetwide, Memory, Namespace, Role, StartError};
 use fleetwide_testkit::{RedisServer, eventually, unique_namespace};
+use tokio::task::JoinSet;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -46,6 +47,29 @@ async fn fleets_with_one_memory_are_instances_of_one_service() {
     a.events().publish("greeting", "hello").await.unwrap();
     let Some(Event::Message(message)) = heard.next().await else { panic!("no message") };
     assert_eq!(message.payload, "hello");
+}
+
+/// Red when L1 got all of the bytes, and when what waits kept its own default.
+#[tokio::test]
+async fn all_that_a_cache_holds_is_within_its_one_budget() {
+    const BYTES_MAX: u64 = 1 << 20;
+    let cache = Fleetwide::memory().cache::<u64, Vec<u8>>("pages").bytes_max(BYTES_MAX);
+    let cache = cache.build().unwrap();
+    let mut reads = JoinSet::new();
+    for number in 0..2_000 {
+        cache.put(&number, vec![7; 1_000]).await.unwrap();
+        let cache = cache.clone();
+        let loader = |_| std::future::pending::<Result<_, std::io::Error>>();
+        reads.spawn(async move { cache.get_or_load(&(number + 2_000), loader).await.map(drop) });
+    }
+    let full = async || {
+        let stats = cache.stats();
+        let waiting = stats.flight_bytes + stats.queue_bytes;
+        assert!(stats.l1_bytes + waiting <= BYTES_MAX, "{stats:?}");
+        assert!(waiting <= BYTES_MAX / 16, "{stats:?}");
+        stats.l1_bytes > BYTES_MAX / 2 && waiting > BYTES_MAX / 32
+    };
+    eventually(SOON, "L1 and what waits have what they may", full).await;
 }
 
 #[tokio::test]

@@ -37,8 +37,7 @@ pub(crate) struct Settings {
     pub(crate) l2_budget: Duration,
     pub(crate) lease: Duration,
     pub(crate) compress_above: usize,
-    pub(crate) flights_max: usize,
-    pub(crate) queue_max: usize,
+    pub(crate) pending_bytes_max: u64,
     pub(crate) tags_max: u32,
     pub(crate) layout: Layout,
 }
@@ -67,10 +66,9 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 const GRACE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Below it zstd gains little on binary records, and costs microseconds.
 const COMPRESS_ABOVE_DEFAULT: usize = 1024;
-/// Loads under way that others can join.
-const FLIGHTS_MAX_DEFAULT: usize = 100_000;
-/// Keys that wait for the server to come back.
-const QUEUE_MAX_DEFAULT: usize = 10_000;
+/// A sixteenth of the usual L1: two thousand loads that can be joined, and beside them thousands of
+/// short keys that wait for the server to come back.
+const PENDING_BYTES_MAX_DEFAULT: u64 = 4 << 20;
 /// Tags whose last bump is remembered, here and on the server: about 1 MiB.
 const TAGS_MAX_DEFAULT: u32 = 10_000;
 
@@ -78,7 +76,8 @@ const TAGS_MAX_DEFAULT: u32 = 10_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnAbandon {
-    /// It goes on, and fills the cache: the next caller is glad of it.
+    /// It goes on, and fills the cache: the next caller is glad of it. Not if there was no room for it:
+    /// see [`pending_bytes_max`](CacheBuilder::pending_bytes_max).
     #[default]
     Finish,
     /// The loader is dropped at its next await, and its lease is given back. A load that renews
@@ -114,8 +113,7 @@ pub enum OnAbandon {
 /// | [`schema`](Self::schema) | worked out from the type |
 /// | [`key_version`](Self::key_version) | 0 |
 /// | [`seal`](Self::seal) | none |
-/// | [`flights_max`](Self::flights_max) | 100,000 |
-/// | [`queue_max`](Self::queue_max) | 10,000 keys |
+/// | [`pending_bytes_max`](Self::pending_bytes_max) | 4 MiB |
 /// | [`tags_max`](Self::tags_max) | 10,000 |
 #[must_use = "a builder does nothing until `build`"]
 pub struct CacheBuilder<K, V, E> {
@@ -189,8 +187,7 @@ where
                 l2_budget: L2_BUDGET_DEFAULT,
                 lease: LEASE_DEFAULT,
                 compress_above: COMPRESS_ABOVE_DEFAULT,
-                flights_max: FLIGHTS_MAX_DEFAULT,
-                queue_max: QUEUE_MAX_DEFAULT,
+                pending_bytes_max: PENDING_BYTES_MAX_DEFAULT,
                 tags_max: TAGS_MAX_DEFAULT,
                 layout: Layout { keys: 0 },
             },
@@ -379,17 +376,19 @@ where
         Self { seal: Some(Arc::new(seal)), ..self }
     }
 
-    /// Sets how many loads under way others can join; further ones are not coalesced. Default:
-    /// 100,000.
-    pub fn flights_max(mut self, flights: usize) -> Self {
-        self.settings.flights_max = flights;
-        self
-    }
-
-    /// Sets how many keys can wait for the server to come back; beyond it everything is cleared
-    /// then. Default: 10,000.
-    pub fn queue_max(mut self, keys: usize) -> Self {
-        self.settings.queue_max = keys;
+    /// Sets how many bytes may be taken by what waits: looks into L2 and loads that others can join,
+    /// and writes that wait for the server to come back. Default: 4 MiB. L1 has a budget of its own,
+    /// that of the tier which the cache was given.
+    ///
+    /// A look takes 384 bytes and its key, a load 1280 bytes and its key three times, a write 256 bytes
+    /// and its key. [`Stats`](crate::Stats) has the sums. Not counted is what a loader holds while it
+    /// runs, and some 4 KiB for each of those [`loads_max`](Self::loads_max).
+    ///
+    /// A flight that finds no room can be joined by nobody, and ends when its callers leave, also with
+    /// [`OnAbandon::Finish`]. A write that finds none makes one clear of all that wait. Flights leave a
+    /// quarter of the room to writes.
+    pub fn pending_bytes_max(mut self, bytes: u64) -> Self {
+        self.settings.pending_bytes_max = bytes;
         self
     }
 

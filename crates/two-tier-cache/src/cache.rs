@@ -29,6 +29,7 @@ use crate::gate::{Gate, Holdings, LayoutWatch};
 use crate::key::CacheKey;
 use crate::l2::Looked;
 use crate::layout::LayoutError;
+use crate::ledger::{Ledger, Use};
 use crate::load::{self, Landed};
 use crate::ops::tags_key;
 use crate::read::Read;
@@ -62,6 +63,8 @@ pub(crate) struct Inner<K, V, E> {
     pub(crate) loads: Arc<Flights<Landed<V>>>,
     pub(crate) wakes: Arc<Wakes>,
     pub(crate) recovery: Recovery,
+    /// What flights and the queue take.
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) telemetry: Telemetry,
     pub(crate) sampler: Sampler<Self>,
     /// Loads that may run at a time.
@@ -296,6 +299,8 @@ where
         Stats {
             l1_entries: inner.local.len(),
             l1_bytes: inner.local.weight(),
+            flight_bytes: inner.ledger.flight_bytes(),
+            queue_bytes: inner.ledger.queue_bytes(),
             loads_under_way: inner.loads.len() as u64,
             reads_under_way: inner.lookups.len() as u64,
             waiting: inner.wakes.len() as u64,
@@ -329,6 +334,7 @@ where
         clock: Arc<dyn Clock>,
         settings: Settings,
     ) -> Self {
+        let ledger = Ledger::new(settings.pending_bytes_max);
         Self {
             executor,
             meta_key: tag.part(META_PART),
@@ -340,10 +346,11 @@ where
             built_at: clock.now(),
             clock,
             floors: Floors::new(settings.tags_max as usize, settings.alone),
-            lookups: Flights::new(settings.flights_max),
-            loads: Flights::new(settings.flights_max),
+            lookups: Flights::new(&ledger, Use::Lookup),
+            loads: Flights::new(&ledger, Use::Load),
             wakes: Arc::default(),
-            recovery: Recovery::new(settings.queue_max),
+            recovery: Recovery::new(&ledger),
+            ledger,
             turns: Arc::new(Semaphore::new(settings.loads_max)),
             telemetry: Telemetry::new(name),
             sampler: Sampler::new(name, if settings.l2 { settings.sample } else { 0.0 }),
@@ -441,7 +448,7 @@ where
     /// The same for what the origin does not have.
     pub(crate) fn keep_absent(&self, key: &K, pass: Pass, keep: Keep<'_>) {
         let entry = Arc::new(Entry { head: self.own_head(pass, keep), value: () });
-        self.keep(key, Kept::Absent(entry), tags::weight(keep.tags));
+        self.keep(key, Kept::Absent(entry), tags::weight(keep.key_bytes, keep.tags));
     }
 
     fn own_head(&self, pass: Pass, keep: Keep<'_>) -> Head {
@@ -525,13 +532,15 @@ pub(crate) struct Keep<'a> {
     pub(crate) cost: Duration,
     /// What it weighs; `None` if it is not to be kept.
     pub(crate) weight: Option<u32>,
+    /// Bytes of its key, which weigh as well.
+    pub(crate) key_bytes: usize,
     pub(crate) tags: &'a [Bytes],
 }
 
 impl Keep<'_> {
-    /// What the value and its tags weigh.
+    /// What the value, its key and its tags weigh.
     pub(crate) fn full_weight(&self) -> Option<u32> {
-        Some(self.weight?.saturating_add(tags::weight(self.tags)))
+        Some(self.weight?.saturating_add(tags::weight(self.key_bytes, self.tags)))
     }
 }
 

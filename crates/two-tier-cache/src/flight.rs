@@ -10,13 +10,18 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::ledger::{Ledger, Place, Use};
+
 /// The flights of one kind under way.
 pub(crate) struct Flights<T> {
     under_way: Mutex<HashMap<Bytes, Arc<Flight<T>>>>,
-    max: usize,
+    ledger: Arc<Ledger>,
+    used_for: Use,
 }
 
 struct Flight<T> {
+    /// Whether there was room for it. If not, it is its callers' own: when they leave, it ends.
+    has_place: bool,
     /// The result; `None` inside means that its leader left without one.
     done: OnceLock<Option<T>>,
     landed: Notify,
@@ -46,46 +51,41 @@ pub(crate) struct Leader<T: Clone> {
     flights: Arc<Flights<T>>,
     key: Bytes,
     flight: Arc<Flight<T>>,
+    /// Held as long as somebody flies, also after a detach.
+    _place: Option<Place>,
 }
 
 /// A wait for a flight.
 pub(crate) struct Follower<T>(Arc<Flight<T>>);
 
 impl<T: Clone> Flights<T> {
-    /// At most `max` flights can be joined; further ones fly alone.
-    pub(crate) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { under_way: Mutex::new(HashMap::new()), max })
+    /// As many flights can be joined as find room; further ones fly alone.
+    pub(crate) fn new(ledger: &Arc<Ledger>, used_for: Use) -> Arc<Self> {
+        let under_way = Mutex::new(HashMap::new());
+        Arc::new(Self { under_way, ledger: Arc::clone(ledger), used_for })
     }
 
     /// Joins the flight of `key`, or begins one.
     pub(crate) fn join(self: &Arc<Self>, key: &Bytes) -> Role<T> {
         let mut under_way = self.under_way.lock();
-        let full = under_way.len() >= self.max;
-        match under_way.entry(key.clone()) {
-            Entry::Occupied(mut place) => {
-                if let Some(follower) = Follower::join(place.get()) {
-                    return Role::Follower(follower);
-                }
-                let flight = Flight::begun();
-                place.insert(Arc::clone(&flight));
-                Role::Leader(Leader { flights: Arc::clone(self), key: key.clone(), flight })
-            }
-            Entry::Vacant(place) => {
-                let flight = Flight::begun();
-                // A flight that is not in the table can be joined by nobody and detached by
-                // nobody, which costs a second load and never a wrong value: what it inserts is
-                // still judged by its stamp.
-                if !full {
-                    place.insert(Arc::clone(&flight));
-                }
-                Role::Leader(Leader { flights: Arc::clone(self), key: key.clone(), flight })
-            }
+        if let Some(follower) = under_way.get(key).and_then(Follower::join) {
+            return Role::Follower(follower);
         }
+        let leader = self.alone(key);
+        // A flight that is not in the table can be joined by nobody and detached by nobody, which
+        // costs a second load and never a wrong value: what it inserts is still judged by its stamp.
+        if leader.has_place() {
+            // In the place of one whose followers have left, if there is such a one.
+            under_way.insert(key.clone(), Arc::clone(&leader.flight));
+        }
+        Role::Leader(leader)
     }
 
     /// Begins a flight that nobody can join.
     pub(crate) fn alone(self: &Arc<Self>, key: &Bytes) -> Leader<T> {
-        Leader { flights: Arc::clone(self), key: key.clone(), flight: Flight::begun() }
+        let place = self.ledger.place(self.used_for, key.len());
+        let flight = Flight::begun(place.is_some());
+        Leader { flights: Arc::clone(self), key: key.clone(), flight, _place: place }
     }
 
     /// Runs `work` unless somebody runs the same already, and gives everyone the result.
@@ -130,13 +130,20 @@ impl<T: Clone> Flights<T> {
 }
 
 impl<T> Flight<T> {
-    fn begun() -> Arc<Self> {
+    fn begun(has_place: bool) -> Arc<Self> {
         Arc::new(Self {
+            has_place,
             done: OnceLock::new(),
             landed: Notify::new(),
             crowd: AtomicU32::new(0),
             left: Notify::new(),
         })
+    }
+
+    fn let_finish(&self) {
+        if self.has_place {
+            self.crowd.fetch_or(WANTED, Ordering::AcqRel);
+        }
     }
 
     fn is_abandoned(&self) -> bool {
@@ -152,9 +159,15 @@ impl<T: Clone> Leader<T> {
         Follower(Arc::clone(&self.flight))
     }
 
-    /// Says that the result is wanted even if nobody waits for it.
+    /// Says that the result is wanted even if nobody waits for it, if there was room for the flight:
+    /// what nobody waits for and nothing counts could be any number.
     pub(crate) fn let_finish(&self) {
-        self.flight.crowd.fetch_or(WANTED, Ordering::AcqRel);
+        self.flight.let_finish();
+    }
+
+    /// Whether there was room for it, so that it may go on when nobody waits for it any more.
+    pub(crate) fn has_place(&self) -> bool {
+        self.flight.has_place
     }
 
     /// Returns when the last who waited has left, and the result is not wanted without them.
@@ -208,9 +221,10 @@ impl<T> Follower<T> {
         Some(Self(Arc::clone(flight)))
     }
 
-    /// Says that the result is wanted although this one waits no longer.
+    /// Says that the result is wanted although this one waits no longer: as
+    /// [`Leader::let_finish`].
     pub(crate) fn let_finish(&self) {
-        self.0.crowd.fetch_or(WANTED, Ordering::AcqRel);
+        self.0.let_finish();
     }
 }
 
@@ -248,15 +262,35 @@ impl<T: Clone> Follower<T> {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    const ROOMY: u64 = 1 << 20;
 
     fn key() -> Bytes {
         Bytes::from_static(b"key")
     }
 
+    /// The budget in which a load of a short key finds room, and no second one.
+    fn one_load() -> u64 {
+        Use::Load.bytes(key().len()) * 3 / 2
+    }
+
+    fn flights(bytes_max: u64) -> Arc<Flights<u32>> {
+        Flights::new(&Ledger::new(bytes_max), Use::Load)
+    }
+
+    fn leader(flights: &Arc<Flights<u32>>, key: &Bytes) -> Leader<u32> {
+        let Role::Leader(leader) = flights.join(key) else { panic!("nobody is there to join") };
+        leader
+    }
+
     #[tokio::test]
     async fn a_dropped_leader_is_followed_by_one_of_those_who_wait() {
-        let flights = Flights::<u32>::new(10);
+        let flights = flights(ROOMY);
         let runs = Arc::new(AtomicUsize::new(0));
         let work = || {
             let runs = Arc::clone(&runs);
@@ -280,7 +314,7 @@ mod tests {
 
     #[tokio::test]
     async fn after_a_detach_a_caller_flies_alone_and_the_table_ends_empty() {
-        let flights = Flights::<u32>::new(10);
+        let flights = flights(ROOMY);
         let Role::Leader(old) = flights.join(&key()) else { panic!("the first leads") };
         let joined = old.follow();
         flights.detach(&key());
@@ -291,14 +325,120 @@ mod tests {
         assert_eq!((joined.wait().await, flights.len()), (Some(1), 0));
     }
 
+    /// Also those whose callers have all left. Red without the look at `has_place` in `let_finish`.
     #[tokio::test]
-    async fn a_full_table_lets_callers_fly_alone() {
-        let flights = Flights::<u32>::new(1);
-        let _held = flights.join(&key());
-        let other = Bytes::from_static(b"other");
-        let Role::Leader(alone) = flights.join(&other) else { panic!("nobody is there to join") };
-        assert_eq!(flights.len(), 1);
-        alone.land(1);
-        assert_eq!(flights.len(), 1);
+    async fn flights_without_room_fly_alone_and_end_when_nobody_waits() {
+        let flights = flights(one_load());
+        let (held, other) = (leader(&flights, &key()), Bytes::from_static(b"other"));
+        for _ in 0..2 {
+            let alone = leader(&flights, &other);
+            assert_eq!((alone.has_place(), flights.len()), (false, 1));
+            alone.let_finish();
+            drop(alone.follow());
+            tokio::time::timeout(Duration::from_secs(5), alone.abandoned()).await.unwrap();
+            alone.land(1);
+            assert_eq!(flights.len(), 1, "it has taken nobody's place away");
+        }
+        drop(held);
+        assert!(leader(&flights, &other).has_place());
+        assert_eq!(flights.ledger.flight_bytes(), 0);
+    }
+
+    /// Red if an abandoned flight gave up its bytes with its place in the table: its task lives on.
+    #[tokio::test]
+    async fn a_flight_keeps_its_bytes_until_its_leader_is_gone() {
+        let flights = flights(one_load());
+        let (first, second) = (leader(&flights, &key()), Bytes::from_static(b"two"));
+        flights.detach(&key());
+        assert_eq!(flights.len(), 0);
+        assert!(!leader(&flights, &second).has_place());
+        drop(first);
+        let abandoned = leader(&flights, &second);
+        drop(abandoned.follow());
+        assert!(!leader(&flights, &second).has_place(), "it is abandoned, and still flies");
+        drop(abandoned);
+        assert!(leader(&flights, &second).has_place());
+    }
+
+    /// What one can do with flights, in any order.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Join(u8),
+        Alone(u8),
+        Follow(usize),
+        LetFinish(usize),
+        Leave(usize),
+        Land(usize),
+        DropLeader(usize),
+        DetachOne(usize),
+        Detach(u8),
+        DetachAll,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let (key, at) = (0..4_u8, 0..8_usize);
+        let step = prop_oneof![
+            4 => key.clone().prop_map(Step::Join),
+            1 => key.clone().prop_map(Step::Alone),
+            2 => at.clone().prop_map(Step::Follow),
+            1 => at.clone().prop_map(Step::LetFinish),
+            2 => at.clone().prop_map(Step::Leave),
+            2 => at.clone().prop_map(Step::Land),
+            1 => at.clone().prop_map(Step::DropLeader),
+            1 => at.prop_map(Step::DetachOne),
+            1 => key.prop_map(Step::Detach),
+            1 => Just(Step::DetachAll),
+        ];
+        prop::collection::vec(step, 0..60)
+    }
+
+    proptest! {
+        /// After each step the ledger has what the leaders hold that found room, and no more than
+        /// it may; and after the last, nothing. Red when `detach` gave bytes back, when a landing
+        /// gave none, and when an abandoned flight was replaced without room for the new one.
+        #[test]
+        fn the_ledger_has_what_flies_and_nothing_else(steps in steps()) {
+            let flights = flights(3 * one_load());
+            let (mut leaders, mut followers) = (Vec::<Leader<u32>>::new(), Vec::new());
+            let name = |key: u8| Bytes::from(vec![b'k'; usize::from(key) + 1]);
+            fn taken<T>(from: &mut Vec<T>, at: usize) -> Option<T> {
+                (!from.is_empty()).then(|| from.swap_remove(at % from.len()))
+            }
+            for step in steps {
+                match step {
+                    Step::Join(key) => match flights.join(&name(key)) {
+                        Role::Leader(leader) => leaders.push(leader),
+                        Role::Follower(follower) => followers.push(follower),
+                    },
+                    Step::Alone(key) => leaders.push(flights.alone(&name(key))),
+                    Step::Follow(at) if !leaders.is_empty() => {
+                        let leader = &leaders[at % leaders.len()];
+                        // As its contract says: before others can have left.
+                        if !leader.flight.is_abandoned() {
+                            followers.push(leader.follow());
+                        }
+                    }
+                    Step::LetFinish(at) if !leaders.is_empty() => {
+                        leaders[at % leaders.len()].let_finish();
+                    }
+                    Step::Leave(at) => drop(taken(&mut followers, at)),
+                    Step::Land(at) => taken(&mut leaders, at).into_iter().for_each(|l| l.land(1)),
+                    Step::DropLeader(at) => drop(taken(&mut leaders, at)),
+                    Step::DetachOne(at) if !leaders.is_empty() => {
+                        leaders[at % leaders.len()].detach();
+                    }
+                    Step::Detach(key) => flights.detach(&name(key)),
+                    Step::DetachAll => flights.detach_all(),
+                    Step::Follow(_) | Step::LetFinish(_) | Step::DetachOne(_) => {}
+                }
+                let placed = leaders.iter().filter(|leader| leader.has_place());
+                let bytes = placed.clone().map(|leader| Use::Load.bytes(leader.key.len())).sum();
+                prop_assert_eq!(flights.ledger.flight_bytes(), bytes);
+                prop_assert!(bytes <= 3 * one_load());
+                prop_assert!(flights.len() <= placed.count());
+            }
+            drop(leaders);
+            prop_assert_eq!((flights.ledger.flight_bytes(), flights.len()), (0, 0));
+        }
     }
 }

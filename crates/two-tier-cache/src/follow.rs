@@ -90,6 +90,7 @@ where
     fn tick(&self) {
         if let Some(cache) = self.0.upgrade() {
             cache.telemetry.verified_age(cache.verified_age());
+            cache.telemetry.bytes(cache.local.weight(), &cache.ledger);
             cache.executor.tick();
         }
     }

@@ -119,7 +119,7 @@ where
             return Looked::Unusable(stored.stored_at);
         }
         let pass = Pass { stamp: at, fence, stripe: self.stripe(wire) };
-        self.take_in(key, stored, opened, pass)
+        self.take_in((key, wire), stored, opened, pass)
     }
 
     /// What L2 has, out of its envelope. `None` if this build cannot read it.
@@ -145,7 +145,7 @@ where
     /// Puts what L2 has, and what counts, into L1: fresh, stale, or that the origin has none.
     pub(crate) fn take_in(
         &self,
-        key: &K,
+        (key, wire): (&K, &Bytes),
         stored: &StoredValue,
         opened: Opened<V>,
         pass: Pass,
@@ -158,7 +158,7 @@ where
         let early = self.settings.early_refresh;
         let term = Term::new(now, Life { age, fresh, l1, cost, early });
         let head = Head::new(pass, self.floors.of(&tags), term, Some(stored.stored_at));
-        let weight = weight + tags::weight(&tags);
+        let weight = weight.saturating_add(tags::weight(wire.len(), &tags));
         let Some(value) = value else {
             let absent = Kept::Absent(Arc::new(Entry { head, value: () }));
             self.keep(key, absent, weight);

@@ -69,6 +69,7 @@ mod key;
 mod key_ring;
 mod l2;
 mod layout;
+mod ledger;
 mod load;
 mod ops;
 mod options;

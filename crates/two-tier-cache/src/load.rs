@@ -78,8 +78,11 @@ where
         match self.ask_tiers(key, &wire, &ask, negative).await {
             Tiers::Answer(answer) => Ok(answer),
             Tiers::Early(hit) => {
-                // In the background: the caller has its answer.
-                if let Role::Leader(flight) = self.loads.join(&wire) {
+                // In the background: the caller has its answer. Nobody waits for it, so only if there is
+                // room.
+                if let Role::Leader(flight) = self.loads.join(&wire)
+                    && flight.has_place()
+                {
                     self.telemetry.refreshes_early.add();
                     flight.let_finish();
                     let known = Known::of(hit.clone(), ask.l2);
@@ -186,6 +189,7 @@ where
             .via_l2(l2)
             .taking_absent(negative)
             .reflecting(ask.at_least)
+            .asked(ask)
             .spent(spent);
         tokio::spawn(Arc::clone(&self).load(job, erased(loader)));
         self.wait(follower, spare.as_ref(), &ask, began).await

@@ -13,7 +13,7 @@ use rand::Rng;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout, timeout_at};
 
-use crate::builder::OnAbandon;
+use crate::ask::{Ask, Recalled};
 use crate::cache::{Inner, Keep};
 use crate::context::{BoxError, LoadContext, Loaded, Loader, Said};
 use crate::entry::{Answer, Freshness, Head, Hit, Tier};
@@ -57,6 +57,8 @@ pub(crate) struct Job<K, V> {
     l2: bool,
     negative: bool,
     at_least: Option<Stamp>,
+    /// What its caller asks of L1, if it is the only one who waits.
+    ask: Option<Box<Ask>>,
     /// What looking into L2 has cost of the budget.
     spent: Duration,
     /// Whether another loader waits for it.
@@ -120,8 +122,8 @@ impl<K, V> Job<K, V> {
         flight: Leader<Landed<V>>,
     ) -> Self {
         let (l2, negative, at_least, spent) = (true, false, None, Duration::ZERO);
-        let nested = is_nested();
-        Self { key, wire, seen, previous, flight, l2, negative, at_least, spent, nested }
+        let (ask, nested) = (None, is_nested());
+        Self { key, wire, seen, previous, flight, l2, negative, at_least, ask, spent, nested }
     }
 
     /// Whether L2 is asked who loads.
@@ -139,6 +141,15 @@ impl<K, V> Job<K, V> {
         Self { at_least, ..self }
     }
 
+    /// Who asked for it: a flight that nobody could join may find, when its turn comes, that others
+    /// have loaded the key.
+    pub(crate) fn asked(mut self, ask: Ask) -> Self {
+        if !self.flight.has_place() {
+            self.ask = Some(Box::new(ask));
+        }
+        self
+    }
+
     /// What was spent on L2 before.
     pub(crate) fn spent(self, spent: Duration) -> Self {
         Self { spent, ..self }
@@ -153,7 +164,7 @@ where
 {
     /// The load itself, in a task of its own: no caller's leaving stops it, unless the cache was
     /// told that it should.
-    pub(crate) async fn load(self: Arc<Self>, mut job: Job<K, V>, loader: Loader<K, V>) {
+    pub(crate) async fn load(self: Arc<Self>, job: Job<K, V>, loader: Loader<K, V>) {
         let permit = if job.nested {
             // The loader that asks for it has a permit already: if all that have one waited here
             // for another, nobody would ever give one back.
@@ -163,9 +174,24 @@ where
             tokio::select! {
                 biased;
                 permit = Arc::clone(&self.turns).acquire_owned() => permit.ok(),
-                () = self.abandoned(&job.flight) => return self.telemetry.loads_cancelled.add(),
+                () = job.flight.abandoned() => return self.telemetry.loads_cancelled.add(),
             }
         };
+        // Apart, so that a load that waits for its turn is small: there can be many of them.
+        Box::pin(self.load_in_turn(job, loader, permit)).await;
+    }
+
+    async fn load_in_turn(
+        self: Arc<Self>,
+        mut job: Job<K, V>,
+        loader: Loader<K, V>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
+        if let Some(ask) = &job.ask
+            && let Recalled::Fresh(hit) = self.recall(&job.key, ask)
+        {
+            return job.flight.land(Ok(Answer::Value(hit)));
+        }
         let ground = match self.turn(&mut job).await {
             Turn::Answer(answer) => return job.flight.land(Ok(answer)),
             Turn::Ours(ground) => ground,
@@ -206,14 +232,6 @@ where
         }
         job.flight.land(Err(error));
         self.release(&job.wire, ground.lease).await;
-    }
-
-    /// Returns when nobody waits for a flight any more, if that is to end it.
-    async fn abandoned(&self, flight: &Leader<Landed<V>>) {
-        match self.settings.on_abandon {
-            OnAbandon::Cancel => flight.abandoned().await,
-            OnAbandon::Finish => std::future::pending().await,
-        }
     }
 
     /// Step 3: asks the server for the right to load, and waits while somebody else has it.
@@ -302,7 +320,7 @@ where
         let ended = tokio::select! {
             biased;
             ended = &mut loading => ended,
-            () = self.abandoned(flight) => return Ended::Abandoned,
+            () = flight.abandoned() => return Ended::Abandoned,
             () = self.until_overdue(lease) => {
                 // It may never end. Others get the right to load, and its place among the loads.
                 flight.detach();
@@ -400,7 +418,7 @@ where
         let sealed =
             if said.no_store { None } else { self.try_seal(wire, value.as_deref(), &label) };
         let weight = sealed.as_ref().map(|sealed| sealed.plain_len);
-        let keep = Keep { ttl, cost, weight, tags: &tags };
+        let keep = Keep { ttl, cost, weight, key_bytes: wire.len(), tags: &tags };
         let answer = if let Some(value) = value {
             let entry = self.keep_local(key, value, pass, keep);
             let freshness = self.freshness_of_load(&entry.head, began);

@@ -1,10 +1,13 @@
 //! Writes that did not reach the server: which keys are to be invalidated when it is back.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+
+use crate::ledger::{Ledger, Place, Use};
 
 /// What waits to be invalidated.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +18,14 @@ pub(crate) enum Target {
 }
 
 impl Target {
+    /// Bytes of the key or tag.
+    fn len(&self) -> usize {
+        match self {
+            Self::Key(name) | Self::Tag(name) => name.len(),
+            Self::Everything => 0,
+        }
+    }
+
     /// The bytes of the key, if it is one.
     pub(crate) const fn wire(&self) -> Option<&Bytes> {
         match self {
@@ -25,9 +36,9 @@ impl Target {
 }
 
 /// A bounded set of keys and tags, never values: what is repeated later is an invalidation, because the
-/// value may be old by then. When it overflows, everything is to be cleared.
+/// value may be old by then. When there is no room for one more, everything is to be cleared.
 pub(crate) struct Recovery {
-    max: usize,
+    ledger: Arc<Ledger>,
     /// Whether anything waits: lets reads skip the lock.
     any: AtomicBool,
     state: Mutex<State>,
@@ -35,8 +46,8 @@ pub(crate) struct Recovery {
 
 #[derive(Default)]
 struct State {
-    /// Each target with the number of its last write.
-    targets: HashMap<Target, u64>,
+    /// Each target with the number of its last write, and what it takes.
+    targets: HashMap<Target, (u64, Place)>,
     /// The number of the write that made it overflow.
     overflow: Option<u64>,
     written: u64,
@@ -44,8 +55,9 @@ struct State {
 }
 
 impl Recovery {
-    pub(crate) fn new(max: usize) -> Self {
-        Self { max, any: AtomicBool::new(false), state: Mutex::default() }
+    pub(crate) fn new(ledger: &Arc<Ledger>) -> Self {
+        let (any, state) = (AtomicBool::new(false), Mutex::default());
+        Self { ledger: Arc::clone(ledger), any, state }
     }
 
     /// Queues a target. Returns whether somebody must start to repeat what is due.
@@ -54,14 +66,10 @@ impl Recovery {
         let mut state = self.state.lock();
         state.written += 1;
         let written = state.written;
-        let full = state.targets.len() >= self.max && !state.targets.contains_key(target);
-        if state.overflow.is_some() {
-            state.overflow = Some(written);
-        } else if full || *target == Target::Everything {
+        if !state.takes(target, written, &self.ledger) {
+            // Gives all places back.
             state.targets = HashMap::new();
             state.overflow = Some(written);
-        } else {
-            state.targets.insert(target.clone(), written);
         }
         self.start(&mut state)
     }
@@ -86,7 +94,7 @@ impl Recovery {
         if let Some(written) = state.overflow {
             return Some(vec![(Target::Everything, written)]);
         }
-        let targets = state.targets.iter().take(max).map(|(target, at)| (target.clone(), *at));
+        let targets = state.targets.iter().take(max).map(|(target, (at, _))| (target.clone(), *at));
         (!state.targets.is_empty()).then(|| targets.collect())
     }
 
@@ -105,15 +113,19 @@ impl Recovery {
         if *target == Target::Everything && state.overflow == Some(written) {
             state.overflow = None;
         }
-        if state.targets.get(target) == Some(&written) {
+        if state.targets.get(target).is_some_and(|(last, _)| *last == written) {
             state.targets.remove(target);
+        }
+        if state.targets.is_empty() {
+            // The table of an outage that is over.
+            state.targets = HashMap::new();
         }
     }
 
-    /// How many targets wait; the limit when everything does.
+    /// How many targets wait; one when everything does.
     pub(crate) fn len(&self) -> usize {
         let state = self.state.lock();
-        if state.overflow.is_some() { self.max } else { state.targets.len() }
+        if state.overflow.is_some() { 1 } else { state.targets.len() }
     }
 
     fn start(&self, state: &mut State) -> bool {
@@ -122,9 +134,33 @@ impl Recovery {
     }
 }
 
+impl State {
+    /// Whether the target is queued by itself: not if everything is to be cleared, or will be because
+    /// there is no room for it.
+    fn takes(&mut self, target: &Target, written: u64, ledger: &Arc<Ledger>) -> bool {
+        if self.overflow.is_some() || *target == Target::Everything {
+            return false;
+        }
+        if let Some((last, _)) = self.targets.get_mut(target) {
+            *last = written;
+            return true;
+        }
+        let Some(place) = ledger.place(Use::Write, target.len()) else { return false };
+        self.targets.insert(target.clone(), (written, place));
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// A queue with room for so many targets of one byte.
+    fn queue(targets: u64) -> Recovery {
+        Recovery::new(&Ledger::new(targets * Use::Write.bytes(1)))
+    }
 
     fn key(name: &'static str) -> Target {
         Target::Key(Bytes::from_static(name.as_bytes()))
@@ -132,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_key_is_blocked_until_its_last_write_was_repeated() {
-        let recovery = Recovery::new(10);
+        let recovery = queue(10);
         assert!(recovery.queue(&key("a")));
         assert!(!recovery.queue(&key("a")), "one repeats already");
         recovery.done(&key("a"), 1);
@@ -148,7 +184,7 @@ mod tests {
 
     #[test]
     fn what_is_left_when_repeating_stopped_is_still_blocked_and_taken_up_again() {
-        let recovery = Recovery::new(10);
+        let recovery = queue(10);
         let _start = recovery.queue(&key("a"));
         recovery.stopped();
         assert!(recovery.blocks(&key("a")));
@@ -158,10 +194,11 @@ mod tests {
 
     #[test]
     fn an_overflow_becomes_a_clear_and_takes_no_memory() {
-        let recovery = Recovery::new(2);
+        let recovery = queue(2);
         for name in ["a", "b", "c", "d"] {
             let _start = recovery.queue(&key(name));
         }
+        assert_eq!(recovery.ledger.queue_bytes(), 0);
         assert!(recovery.blocks(&key("anything")));
         assert_eq!(recovery.due(9), Some(vec![(Target::Everything, 4)]));
         let _start = recovery.queue(&key("e"));
@@ -170,5 +207,77 @@ mod tests {
         assert_eq!(due, Some(vec![(Target::Everything, 5)]), "written while it was repeated");
         recovery.done(&Target::Everything, 5);
         assert_eq!(recovery.due(9), None);
+    }
+
+    /// Bytes and not their number: one long key takes the room of many.
+    #[test]
+    fn a_long_key_takes_the_room_of_many() {
+        let recovery = queue(20);
+        let long = Target::Key(Bytes::from(vec![b'k'; 18 * Use::Write.bytes(1) as usize]));
+        let _start = recovery.queue(&long);
+        assert_eq!(recovery.len(), 1);
+        let _start = recovery.queue(&key("a"));
+        assert_eq!(
+            (recovery.len(), recovery.due(9).unwrap()[0].0.clone()),
+            (1, Target::Everything)
+        );
+    }
+
+    /// Flights that fill all they may leave room for writes. Red without `WRITES_PART`.
+    #[test]
+    fn a_crowd_of_flights_does_not_turn_a_write_into_a_clear() {
+        let ledger = Ledger::new(40 * Use::Write.bytes(1));
+        let flights: Vec<_> = std::iter::from_fn(|| ledger.place(Use::Lookup, 1)).collect();
+        assert!(!flights.is_empty());
+        let recovery = Recovery::new(&ledger);
+        let _start = recovery.queue(&key("a"));
+        assert_eq!(recovery.due(9), Some(vec![(key("a"), 1)]));
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Queue(u8),
+        QueueAll,
+        DoneOldest,
+        DoneAll,
+        Stopped,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            8 => (0..12_u8).prop_map(Step::Queue),
+            1 => Just(Step::QueueAll),
+            3 => Just(Step::DoneOldest),
+            2 => Just(Step::DoneAll),
+            1 => Just(Step::Stopped),
+        ];
+        prop::collection::vec(step, 0..60)
+    }
+
+    proptest! {
+        /// Red when an overflow kept its places, and when a second write of a key drew a second one.
+        #[test]
+        fn the_ledger_has_what_is_queued_and_nothing_else(steps in steps()) {
+            let recovery = queue(10);
+            let done = |max| {
+                for (target, written) in recovery.due(max).unwrap_or_default() {
+                    recovery.done(&target, written);
+                }
+            };
+            for step in steps {
+                match step {
+                    Step::Queue(name) => drop(recovery.queue(&Target::Key(vec![name].into()))),
+                    Step::QueueAll => drop(recovery.queue(&Target::Everything)),
+                    Step::DoneOldest => done(1),
+                    Step::DoneAll => done(usize::MAX),
+                    Step::Stopped => recovery.stopped(),
+                }
+                let targets = recovery.state.lock().targets.len() as u64;
+                prop_assert_eq!(recovery.ledger.queue_bytes(), targets * Use::Write.bytes(1));
+                prop_assert_eq!(recovery.ledger.flight_bytes(), 0);
+            }
+            done(usize::MAX);
+            prop_assert_eq!((recovery.len(), recovery.ledger.queue_bytes()), (0, 0));
+        }
     }
 }

@@ -83,10 +83,11 @@ pub(crate) fn are_valid(tags: &[Bytes]) -> bool {
     tags.len() <= TAGS_PER_ENTRY_MAX && tags.iter().all(fits)
 }
 
-/// What tags add to the weight of an entry: themselves, and their place in the table.
-pub(crate) fn weight(tags: &[Bytes]) -> u32 {
+/// What the key and the tags add to the weight of an entry: themselves, and the place of tags in
+/// their table.
+pub(crate) fn weight(key_bytes: usize, tags: &[Bytes]) -> u32 {
     const PLACE: u32 = 128;
-    1 + tags.iter().map(|tag| tag.len() as u32 + PLACE).sum::<u32>()
+    key_bytes as u32 + tags.iter().map(|tag| tag.len() as u32 + PLACE).sum::<u32>()
 }
 
 /// The floor of one tag.

@@ -21,6 +21,7 @@
 //! | `fleetwide_cache_invalidations_applied_total` | counter | `cache` |
 //! | `fleetwide_cache_resets_total` | counter | `cache` |
 //! | `fleetwide_cache_verified_age_seconds` | gauge | `cache` |
+//! | `fleetwide_cache_bytes` | gauge | `cache`, `part` = `l1`, `flights`, `queue` |
 //!
 //! What is counted of hits that are read again stands in `sampler.rs`.
 
@@ -30,6 +31,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::entry::Freshness;
+use crate::ledger::Ledger;
 
 /// A counter that can also be read here.
 pub(crate) struct Count {
@@ -82,6 +84,9 @@ pub(crate) struct Telemetry {
     pub(crate) applied: Count,
     pub(crate) resets: Count,
     verified_age: Gauge,
+    l1_bytes: Gauge,
+    flight_bytes: Gauge,
+    queue_bytes: Gauge,
 }
 
 impl Telemetry {
@@ -110,6 +115,7 @@ impl Telemetry {
                 counter!("fleetwide_cache_fills_total", "cache" => name(), "outcome" => outcome),
             )
         };
+        let bytes = |part| gauge!("fleetwide_cache_bytes", "cache" => name(), "part" => part);
         Self {
             hits_l1: hits("l1"),
             hits_l2: hits("l2"),
@@ -156,6 +162,9 @@ impl Telemetry {
             ),
             resets: Count::new(counter!("fleetwide_cache_resets_total", "cache" => name())),
             verified_age: gauge!("fleetwide_cache_verified_age_seconds", "cache" => name()),
+            l1_bytes: bytes("l1"),
+            flight_bytes: bytes("flights"),
+            queue_bytes: bytes("queue"),
         }
     }
 
@@ -170,6 +179,12 @@ impl Telemetry {
 
     pub(crate) fn verified_age(&self, age: Duration) {
         self.verified_age.set(age.as_secs_f64());
+    }
+
+    pub(crate) fn bytes(&self, l1: u64, ledger: &Ledger) {
+        self.l1_bytes.set(l1 as f64);
+        self.flight_bytes.set(ledger.flight_bytes() as f64);
+        self.queue_bytes.set(ledger.queue_bytes() as f64);
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -246,6 +261,11 @@ pub struct Stats {
     pub l1_entries: u64,
     /// Bytes in L1.
     pub l1_bytes: u64,
+    /// Bytes of reads and loads under way: see
+    /// [`pending_bytes_max`](crate::CacheBuilder::pending_bytes_max).
+    pub flight_bytes: u64,
+    /// Bytes of what waits to be invalidated, out of the same budget.
+    pub queue_bytes: u64,
     /// Loads under way.
     pub loads_under_way: u64,
     /// Reads of the shared tier under way.
@@ -256,7 +276,7 @@ pub struct Stats {
     pub sampled_stale: u64,
     /// Keys whose load by another instance is waited for.
     pub waiting: u64,
-    /// Keys that wait to be invalidated.
+    /// Keys and tags that wait to be invalidated; 1 if everything does.
     pub queued: u64,
     /// Whether the shared tier is not used because others lay out the cache in another way: see
     /// [`check_layout`](crate::Cache::check_layout).

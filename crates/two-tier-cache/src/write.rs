@@ -82,7 +82,8 @@ where
             let op = Invalidate::new(&keys, append);
             inner.carry_out(&op, (target, inside), replicas, |meta| meta).await
         };
-        let keep = Keep { ttl, cost: Duration::ZERO, weight, tags: &tags };
+        let (cost, key_bytes) = (Duration::ZERO, wire.len());
+        let keep = Keep { ttl, cost, weight, key_bytes, tags: &tags };
         inner.replace((key, &wire), value, keep, written.as_ref().ok().map(|written| written.at));
         written?.token(replicas)
     }

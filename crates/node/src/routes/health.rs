@@ -93,6 +93,8 @@ fn counts(caches: &[Stats]) -> Value {
         "resets": sum(|stats| stats.resets),
         "l1_entries": sum(|stats| stats.l1_entries),
         "l1_bytes": sum(|stats| stats.l1_bytes),
+        "flight_bytes": sum(|stats| stats.flight_bytes),
+        "queue_bytes": sum(|stats| stats.queue_bytes),
         "queued": sum(|stats| stats.queued),
     })
 }

@@ -15,7 +15,6 @@ use tokio::time::{sleep, timeout};
 
 use super::item::BulkItem;
 use super::trips::{BYTES_PER_TRIP, KEYS_PER_STEP, KEYS_PER_TRIP, grouped};
-use crate::builder::OnAbandon;
 use crate::cache::Inner;
 use crate::context::Said;
 use crate::entry::Hit;
@@ -141,19 +140,14 @@ where
         self.release_many(leases).await;
     }
 
-    /// Returns when nobody waits for any of these any more, if that is to end them.
+    /// Returns when nobody waits for any of these any more, if that is to end them all.
     pub(super) async fn all_abandoned(&self, owns: &[Own<K, V>]) {
         self.abandoned_all(owns.iter()).await;
     }
 
     async fn abandoned_all<'a>(&self, owns: impl Iterator<Item = &'a Own<K, V>>) {
-        match self.settings.on_abandon {
-            OnAbandon::Cancel => {
-                for own in owns {
-                    own.flight.abandoned().await;
-                }
-            }
-            OnAbandon::Finish => std::future::pending().await,
+        for own in owns {
+            own.flight.abandoned().await;
         }
     }
 

@@ -209,7 +209,10 @@ where
     fn renew_early(self: &Arc<Self>, reading: &mut Reading<'_, K, V>, turn: &Turn<K, V>) {
         let mut owns = Vec::new();
         for one in std::mem::take(&mut reading.early) {
-            if let Role::Leader(flight) = self.loads.join(&one.wire) {
+            // Nobody waits for it, so only if there is room.
+            if let Role::Leader(flight) = self.loads.join(&one.wire)
+                && flight.has_place()
+            {
                 self.telemetry.refreshes_early.add();
                 flight.let_finish();
                 owns.push(one.own(flight));

@@ -123,7 +123,7 @@ where
             match opened.filter(|opened| opened.tags.iter().all(unbumped)) {
                 Some(opened) => {
                     let pass = Pass { stamp: at, fence, stripe: self.stripe(wire) };
-                    self.take_in(key, &stored, opened, pass)
+                    self.take_in((key, wire), &stored, opened, pass)
                 }
                 None => Looked::Unusable(stored.stored_at),
             }

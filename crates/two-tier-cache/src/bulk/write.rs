@@ -292,7 +292,8 @@ where
     /// The writer reads its own write, also if the server has not taken it.
     fn keep_put(&self, key: &K, put: Ready<V>, written: Option<Stamp>) {
         let (ttl, cost) = (put.ttl, Duration::ZERO);
-        let keep = Keep { ttl, cost, weight: Some(put.weight), tags: &put.tags };
+        let (weight, key_bytes) = (Some(put.weight), put.wire.len());
+        let keep = Keep { ttl, cost, weight, key_bytes, tags: &put.tags };
         self.replace((key, &put.wire), put.value, keep, written);
     }
 }
