@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn a_long_key_takes_the_room_of_many() {
         let recovery = queue(20);
-        let long = Target::Key(Bytes::from(vec![b'k'; 18 * Use::Write.bytes(1) as usize]));
+        let long = Target::Key(Bytes::from(vec![b'k'; 19 * Use::Write.bytes(1) as usize]));
         let _start = recovery.queue(&long);
         assert_eq!(recovery.len(), 1);
         let _start = recovery.queue(&key("a"));
