@@ -37,8 +37,9 @@
 //!   After the span it counts again, for all.
 //! - If the write's process died before the end of the span, it says nothing at all: nobody may be
 //!   left who saw it.
-//! - A token says nothing to a read that overlaps the span. It names a place in a history that is
-//!   about to be given up, and until then the server may give that place to another write.
+//! - A token says nothing to a read that overlaps the span: read-your-writes is exempt during a loss
+//!   of acknowledged writes. The token names a place in a history that is about to be given up, and
+//!   until then the server may give that place to another write.
 //! - Loads may overlap in the span, because leases are lost too.
 //!
 //! Writes that begin after the loss are not exempt, nor are the other reads of that time.
