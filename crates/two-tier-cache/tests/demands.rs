@@ -223,6 +223,26 @@ async fn a_read_without_staleness_joins_no_earlier_read() {
     assert_eq!(*early.await.unwrap().unwrap(), "old");
 }
 
+/// The same for a read with a token. Red without the look at the token in `is_shareable`.
+#[tokio::test(start_paused = true)]
+async fn a_read_with_a_token_joins_no_earlier_read() {
+    let (_memory, _namespace, a, b) = two().await;
+    a.cache.put(&key(), "old".to_owned()).await.unwrap();
+    let holding = b.executor.inner.hold("MGET");
+    let cache = b.cache.clone();
+    let early = tokio::spawn(async move { cache.get(&key()).await });
+    holding.carried_out().await;
+    let token = a.cache.put(&key(), "new".to_owned()).await.unwrap();
+    let cache = b.cache.clone();
+    let late = tokio::spawn(async move { cache.at(&key()).at_least(&token).get().await });
+    for _ in 0..50 {
+        yield_now().await;
+    }
+    holding.release();
+    assert_eq!(*late.await.unwrap().unwrap(), "new");
+    assert_eq!(*early.await.unwrap().unwrap(), "old", "it began before the write");
+}
+
 /// Red when `verified` was not looked at, on the short way or on the long one.
 #[tokio::test(start_paused = true)]
 async fn a_strict_read_takes_nothing_that_is_not_verified() {

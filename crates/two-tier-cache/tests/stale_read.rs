@@ -5,8 +5,12 @@
 
 mod common;
 
-use common::{PATIENCE, SlowLoad, node, node_with, pair, quick, until_gone};
-use fleetwide_mem_backend::Memory;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{PATIENCE, SlowLoad, clocked, node, node_with, pair, quick, until_gone};
+use fleetwide_core_traits::{BackendError, ErasedOp, Executor, Script};
+use fleetwide_mem_backend::{MemExecutor, Memory};
 use fleetwide_testkit::{SimClock, eventually};
 use fleetwide_two_tier_cache::{Freshness, Tier};
 
@@ -103,12 +107,87 @@ async fn who_asks_after_an_invalidation_does_not_join_a_load_from_before() {
     assert_eq!(*a.cache.get(&key).await.unwrap(), "new");
 }
 
+/// The same on an instance that has only heard of it. Red without `detach` in `apply`.
+#[tokio::test]
+async fn who_asks_after_an_invalidation_was_heard_does_not_join_a_load_from_before() {
+    let (a, b) = pair().await;
+    let slow = SlowLoad::new();
+    let (cache, loader) = (a.cache.clone(), slow.loader("old"));
+    let caller = tokio::spawn(async move { cache.get_or_load(&key(), loader).await });
+    slow.began().await;
+    b.cache.invalidate(&key()).await.unwrap();
+    let heard = || async { a.cache.stats().invalidations_applied == 1 };
+    eventually(PATIENCE, "the invalidation is heard", heard).await;
+    let key = key();
+    let second = a.cache.get_or_load(&key, quick("new"));
+    let hit = tokio::time::timeout(PATIENCE, second).await.expect("it waits for nobody").unwrap();
+    assert_eq!(*hit, "new");
+    slow.finish();
+    caller.await.unwrap().unwrap();
+    assert_eq!(*a.cache.get(&key).await.unwrap(), "new");
+}
+
+/// What was put claims its own place in the log, not the one that is known here when its answer
+/// comes. Red with that one: the value then stays in this L1, and nothing will name the key again.
+#[tokio::test]
+async fn a_put_that_an_invalidation_has_overtaken_leaves_nothing_in_l1() {
+    let (a, b) = pair().await;
+    let holding = a.executor.hold("cache_put");
+    let cache = a.cache.clone();
+    let putting = tokio::spawn(async move { cache.put(&key(), "old".to_owned()).await });
+    holding.carried_out().await;
+    b.cache.invalidate(&key()).await.unwrap();
+    let heard = || async { a.cache.stats().invalidations_applied == 2 };
+    eventually(PATIENCE, "the invalidation is heard", heard).await;
+    holding.release();
+    putting.await.unwrap().unwrap();
+    assert!(a.cache.peek(&key()).is_none());
+    assert!(a.cache.get(&key()).await.is_none());
+}
+
+/// A way to the server on which a put takes two seconds.
+#[derive(Clone)]
+struct LongWay {
+    inner: MemExecutor,
+    clock: SimClock,
+}
+
+impl Executor for LongWay {
+    async fn execute(&self, op: &mut dyn ErasedOp) -> Result<(), BackendError> {
+        if op.script().name() == "cache_put" {
+            self.clock.advance(Duration::from_secs(2));
+        }
+        self.inner.execute(op).await
+    }
+
+    fn prepare(&self, scripts: &[&'static Script]) {
+        self.inner.prepare(scripts);
+    }
+}
+
+/// Nobody waits for a put for longer than a second: the key may have been written again since. What
+/// comes after that removes, and stores nothing. Red without the deadline in `put.lua` and its twin.
+#[tokio::test(start_paused = true)]
+async fn a_put_that_arrives_after_its_time_stores_nothing_in_l2() {
+    let clock = SimClock::new();
+    let memory = Memory::builder().clock(Arc::new(clock.clone())).build();
+    let namespace = common::namespace();
+    let way = LongWay { inner: memory.executor().clone(), clock: clock.clone() };
+    let a = clocked(way, &memory, &clock, &namespace, |builder| builder).await;
+    let inner = memory.executor().clone();
+    let b = clocked(inner, &memory, &clock, &namespace, |builder| builder).await;
+    b.cache.put(&key(), "newer".to_owned()).await.unwrap();
+    a.cache.put(&key(), "late".to_owned()).await.unwrap();
+    until_gone(&b.cache, "key").await;
+    assert!(b.cache.get(&key()).await.is_none());
+}
+
 /// The mark says that every write from before the bound is reflected; after a long load, that is
 /// for the log to say. Red when every load with a lease was marked as verified.
 #[tokio::test]
 async fn a_loaded_value_that_is_known_to_be_void_is_not_marked_as_verified() {
     let (memory, namespace, clock) = (Memory::new(), common::namespace(), SimClock::new());
-    let ours = std::sync::Arc::new(clock.clone());
+    let ours = Arc::new(clock.clone());
     let executor = memory.executor().clone();
     let a = node_with(executor, memory.bus(), &namespace, |b| b.clock(ours)).await;
     let slow = SlowLoad::new();
@@ -116,7 +195,7 @@ async fn a_loaded_value_that_is_known_to_be_void_is_not_marked_as_verified() {
     let caller = tokio::spawn(async move { cache.get_or_load(&key(), loader).await });
     slow.began().await;
     a.cache.invalidate(&key()).await.unwrap();
-    clock.advance(std::time::Duration::from_millis(1_001));
+    clock.advance(Duration::from_millis(1_001));
     slow.finish();
     assert_eq!(caller.await.unwrap().unwrap().freshness(), Freshness::Unverified);
 }
@@ -172,7 +251,6 @@ async fn what_belongs_to_a_lost_history_is_void() {
 async fn bad_keys_and_ttls_are_typed_errors_and_change_nothing() {
     use fleetwide_core_traits::{KeyError, TtlError};
     use fleetwide_two_tier_cache::{LoadError, PutOptions, WriteError};
-    use std::time::Duration;
 
     let (a, _b) = pair().await;
     let (empty, huge) = (String::new(), "k".repeat(65_537));

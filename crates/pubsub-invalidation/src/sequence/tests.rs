@@ -112,6 +112,15 @@ fn a_page_of_another_history_applies_nothing() {
     assert_eq!(merge(&mut follower(3), meta(b'b', 6), 3, &page(b'b', 4..=6)), diverged);
 }
 
+/// What was trimmed may lie between the two, so that no entry names one that was applied here. Red
+/// without the comparison of the whole page before any of it is applied.
+#[test]
+fn a_page_with_a_hole_is_compared_by_the_entries_that_were_applied() {
+    let diverged = (String::new(), Merged::Diverged(Divergence::OtherEntry));
+    let holed = [entry(b'b', 3), entry(b'b', 6), entry(b'b', 7)];
+    assert_eq!(merge(&mut follower(3), meta(b'b', 7), 3, &holed), diverged);
+}
+
 #[test]
 fn what_was_trimmed_is_a_gap_and_the_rest_is_applied() {
     let merged = merge(&mut follower(3), meta(b'a', 8), 3, &page(b'a', 6..=8));

@@ -19,7 +19,8 @@ use day::Day;
 /// Days that are played when nobody says otherwise: less than half a minute.
 const SEEDS_DEFAULT: u64 = 12;
 
-/// Red without each of the mechanisms in the table of `docs/testing.md`.
+/// Red without each of the fences in the table of `docs/testing.md` that has a number of seeds, within
+/// that many.
 #[test]
 fn on_no_day_does_the_fleet_break_a_promise() {
     let first = fleetwide_testkit::seed().value();
