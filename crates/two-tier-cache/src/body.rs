@@ -5,6 +5,8 @@
 
 use bytes::Bytes;
 
+use crate::tags::CacheTag;
+
 const INVALIDATE: u8 = 1;
 const PUT: u8 = 2;
 const CLEAR: u8 = 3;
@@ -52,7 +54,10 @@ pub(crate) fn clear() -> Bytes {
 pub(crate) fn read(body: &Bytes) -> Said {
     match body.first() {
         Some(&(INVALIDATE | PUT)) => Said::Changed(body.slice(1..)),
-        Some(&BUMP) => Said::Bumped(body.slice(1..)),
+        // What is longer than any tag would take room for nothing.
+        Some(&BUMP) if (2..=CacheTag::BYTES_MAX + 1).contains(&body.len()) => {
+            Said::Bumped(body.slice(1..))
+        }
         Some(&(INVALIDATE_MANY | PUT_MANY)) => {
             keys(body.slice(1..)).map_or(Said::Cleared, Said::ChangedMany)
         }
@@ -105,6 +110,9 @@ mod tests {
         assert_eq!(read(&bump(b"t")), Said::Bumped(Bytes::from_static(b"t")));
         assert_eq!(read(&clear()), Said::Cleared);
         assert_eq!(read(&Bytes::from_static(&[9, 1])), Said::Cleared);
+        for no_tag in [0, CacheTag::BYTES_MAX + 1] {
+            assert_eq!(read(&bump(&vec![b't'; no_tag])), Said::Cleared, "{no_tag} bytes");
+        }
         assert_eq!(read(&Bytes::new()), Said::Cleared);
     }
 

@@ -25,7 +25,8 @@ struct Flight<T> {
     /// The result; `None` inside means that its leader left without one.
     done: OnceLock<Option<T>>,
     landed: Notify,
-    /// How many follow, and what became of them: see the constants.
+    /// How many follow, and what became of them: see the constants. The leader's own place is among
+    /// them from the beginning: who joins and leaves before it has taken it ends nothing.
     crowd: AtomicU32,
     /// The last follower has left.
     left: Notify,
@@ -135,7 +136,7 @@ impl<T> Flight<T> {
             has_place,
             done: OnceLock::new(),
             landed: Notify::new(),
-            crowd: AtomicU32::new(0),
+            crowd: AtomicU32::new(1),
             left: Notify::new(),
         })
     }
@@ -152,10 +153,9 @@ impl<T> Flight<T> {
 }
 
 impl<T: Clone> Leader<T> {
-    /// A wait for the own flight, for a leader that hands its duty to a task. To be called before
-    /// that task begins.
+    /// A wait for the own flight, for a leader that hands its duty to a task: the place that it has
+    /// from the beginning. To be called once at most, before that task begins.
     pub(crate) fn follow(&self) -> Follower<T> {
-        self.flight.crowd.fetch_add(1, Ordering::AcqRel);
         Follower(Arc::clone(&self.flight))
     }
 
@@ -264,6 +264,7 @@ mod tests {
 
     use std::time::Duration;
 
+    use futures_util::FutureExt as _;
     use proptest::prelude::*;
 
     use super::*;
@@ -277,6 +278,10 @@ mod tests {
     /// The budget in which a load of a short key finds room, and no second one.
     fn one_load() -> u64 {
         Use::Load.bytes(key().len()) * 3 / 2
+    }
+
+    fn taken<T>(from: &mut Vec<T>, at: usize) -> Option<T> {
+        (!from.is_empty()).then(|| from.swap_remove(at % from.len()))
     }
 
     fn flights(bytes_max: u64) -> Arc<Flights<u32>> {
@@ -323,6 +328,20 @@ mod tests {
         assert_eq!(flights.len(), 1, "the old flight must not take the new one's place away");
         new.land(2);
         assert_eq!((joined.wait().await, flights.len()), (Some(1), 0));
+    }
+
+    /// Red when the leader's place is counted only once it follows.
+    #[tokio::test]
+    async fn who_joins_and_leaves_before_the_leader_follows_ends_nothing() {
+        let flights = flights(ROOMY);
+        let leader = leader(&flights, &key());
+        let Role::Follower(hasty) = flights.join(&key()) else { panic!("a flight is under way") };
+        drop(hasty);
+        let own = leader.follow();
+        assert_eq!(leader.abandoned().now_or_never(), None);
+        let Role::Follower(other) = flights.join(&key()) else { panic!("it can be joined") };
+        leader.land(7);
+        assert_eq!((own.wait().await, other.wait().await), (Some(7), Some(7)));
     }
 
     /// Also those whose callers have all left. Red without the look at `has_place` in `let_finish`.
@@ -401,9 +420,6 @@ mod tests {
             let flights = flights(3 * one_load());
             let (mut leaders, mut followers) = (Vec::<Leader<u32>>::new(), Vec::new());
             let name = |key: u8| Bytes::from(vec![b'k'; usize::from(key) + 1]);
-            fn taken<T>(from: &mut Vec<T>, at: usize) -> Option<T> {
-                (!from.is_empty()).then(|| from.swap_remove(at % from.len()))
-            }
             for step in steps {
                 match step {
                     Step::Join(key) => match flights.join(&name(key)) {
@@ -432,7 +448,8 @@ mod tests {
                     Step::Follow(_) | Step::LetFinish(_) | Step::DetachOne(_) => {}
                 }
                 let placed = leaders.iter().filter(|leader| leader.has_place());
-                let bytes = placed.clone().map(|leader| Use::Load.bytes(leader.key.len())).sum();
+                let bytes: u64 =
+                    placed.clone().map(|leader| Use::Load.bytes(leader.key.len())).sum();
                 prop_assert_eq!(flights.ledger.flight_bytes(), bytes);
                 prop_assert!(bytes <= 3 * one_load());
                 prop_assert!(flights.len() <= placed.count());

@@ -163,7 +163,9 @@ where
         let flight = loop {
             let follower = match self.loads.join(&wire) {
                 Role::Leader(flight) => break flight,
-                Role::Follower(_) if joins == JOINS_MAX => break self.loads.alone(&wire),
+                Role::Follower(_) if joins == JOINS_MAX || !self.may_join(&ask) => {
+                    break self.loads.alone(&wire);
+                }
                 Role::Follower(follower) => follower,
             };
             joins += 1;
@@ -193,6 +195,13 @@ where
             .spent(spent);
         tokio::spawn(Arc::clone(&self).load(job, erased(loader)));
         self.wait(follower, spare.as_ref(), &ask, began).await
+    }
+
+    /// Whether a load that is under way may be new enough. A read with a bound below that of the cache
+    /// may not wait for one from before it: whether that still counts, the server says, which has
+    /// voided its lease if not.
+    fn may_join(&self, ask: &Ask) -> bool {
+        ask.bound_us >= self.settings.ask.bound_us
     }
 
     /// Whether what others loaded shows the write that this read has to see.

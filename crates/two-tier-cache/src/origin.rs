@@ -37,11 +37,11 @@ pub(crate) const OVERDUE: u32 = 2;
 
 tokio::task_local! {
     /// Set while a loader runs, for the loads that it asks for itself.
-    static LOADING: ();
+    pub(crate) static LOADING: ();
 }
 
 /// Whether the caller is itself a loader.
-fn is_nested() -> bool {
+pub(crate) fn is_nested() -> bool {
     LOADING.try_with(|()| ()).is_ok()
 }
 
@@ -226,7 +226,9 @@ where
 
     /// Nobody gets a value.
     async fn land_error(&self, job: Job<K, V>, error: LoadError, ground: Ground) {
-        if let Some(hit) = &job.previous {
+        // That nobody waited says nothing of the origin.
+        let failed = !matches!(error, LoadError::Abandoned);
+        if let Some(hit) = job.previous.as_ref().filter(|_| failed) {
             let rest = self.clock.now().plus(self.settings.on_error_rest);
             hit.entry.head.rest_until(rest);
         }

@@ -98,7 +98,20 @@ impl Recovery {
         (!state.targets.is_empty()).then(|| targets.collect())
     }
 
-    /// Whoever repeats has stopped. What is left waits for the next write that fails.
+    /// Whoever repeats may end, because nothing is left: then it has stopped. In one step with the
+    /// look, so that a write which is queued meanwhile either is seen here or starts somebody.
+    #[must_use]
+    pub(crate) fn rest(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.overflow.is_some() || !state.targets.is_empty() {
+            return false;
+        }
+        state.running = false;
+        self.any.store(false, Ordering::Release);
+        true
+    }
+
+    /// Whoever repeats was stopped. What is left waits for the next write that fails.
     pub(crate) fn stopped(&self) {
         let mut state = self.state.lock();
         state.running = false;
@@ -180,6 +193,20 @@ mod tests {
         recovery.stopped();
         assert!(recovery.is_idle());
         assert!(recovery.queue(&key("b")), "whoever repeated has stopped");
+    }
+
+    /// Red when the look and the stop are two steps: nobody repeats what comes in between.
+    #[test]
+    fn what_is_queued_while_the_last_look_finds_nothing_is_repeated_all_the_same() {
+        let recovery = queue(10);
+        assert!(recovery.queue(&key("a")));
+        recovery.done(&key("a"), 1);
+        assert_eq!(recovery.due(9), None);
+        assert!(!recovery.queue(&key("b")), "one repeats still");
+        assert!(!recovery.rest(), "and goes on");
+        recovery.done(&key("b"), 2);
+        assert!(recovery.rest() && recovery.is_idle());
+        assert!(recovery.queue(&key("c")), "whoever repeated has stopped");
     }
 
     #[test]

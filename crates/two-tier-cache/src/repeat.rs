@@ -99,7 +99,7 @@ impl<K, V, E> Drop for Running<K, V, E> {
 }
 
 /// Repeats what is queued until nothing is left, or the cache is gone.
-async fn repeat<K, V, E>(running: Running<K, V, E>)
+async fn repeat<K, V, E>(mut running: Running<K, V, E>)
 where
     K: CacheKey,
     V: Send + Sync + 'static,
@@ -112,6 +112,11 @@ where
         sleep(pause.mul_f64(jitter)).await;
         let Some(inner) = running.inner.upgrade() else { return };
         let Some(due) = inner.recovery.due(REPEAT_BATCH) else {
+            if !inner.recovery.rest() {
+                continue;
+            }
+            // It has stopped already, and somebody may have begun again.
+            running.inner = Weak::new();
             tracing::info!(cache = %inner.name, batches = repeated, "queued invalidations are done");
             return;
         };

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use fleetwide_core_traits::Executor;
 use fleetwide_core_traits::log::Stamp;
+use fleetwide_core_traits::{Executor, ExecutorExt};
 use futures_core::Stream;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::time::{sleep, timeout};
 
 use crate::bulk::{BulkError, BulkItem, Hits, Origin, origin};
 use crate::cache::{Cache, Inner, checked_wire};
@@ -17,7 +19,11 @@ use crate::entry::Tier;
 use crate::error::LoadError;
 use crate::floors::Pass;
 use crate::key::CacheKey;
+use crate::ops::{Found, Lookup};
 use crate::tags;
+
+/// Between two looks at what was applied.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
 
 /// What one loader call and one trip carry without making others wait.
 const BATCH_DEFAULT: usize = 100;
@@ -90,10 +96,9 @@ where
     /// nothing into the log: other instances are told nothing, and keep what they have.
     ///
     /// A pair must be what the origin has when it comes out of the stream: a lazy query is, a list
-    /// that was made before may not be. A write that this instance knows of voids a pair which came
-    /// before it. A write of *another* instance, between the pair and the moment at which its key is
-    /// leased, does so only once this instance has heard of it. Where keys are written during a
-    /// warm-up, [`warm_keys`](Self::warm_keys) has no such gap.
+    /// that was made before may not be. A write that comes after its pair voids the pair, whichever
+    /// instance wrote: before a batch is stored, this instance waits until it has heard of all that
+    /// was written up to then, at most the staleness bound, and otherwise stores none of it.
     pub fn warm<'a, S, T>(
         &'a self,
         stream: S,
@@ -155,7 +160,7 @@ where
 
     /// Sets how many batches are under way at a time, at least 1. Default: 4.
     ///
-    /// The cache's [`max_loads`](crate::CacheBuilder::loads_max) holds for them as for all loads.
+    /// The cache's [`loads_max`](crate::CacheBuilder::loads_max) holds for them as for all loads.
     pub fn concurrency(self, batches: usize) -> Self {
         Self { concurrency: batches.max(1), ..self }
     }
@@ -292,16 +297,22 @@ where
     V: Send + Sync + 'static,
     E: Executor + Clone,
 {
+    let pairs = Arc::new(pairs);
     Arc::new(move |keys| {
-        let take = |key: K| {
-            let item = pairs.get(&key)?.clone();
-            // Written since it came: who asked before the write may have it, and nobody else. Such
-            // a write has detached the flight, so that nobody else has joined it.
-            let item = if inner.still_counts(&key, &item, before) { item } else { item.no_store() };
-            Some((key, item))
-        };
-        let given = keys.into_iter().filter_map(take).collect();
-        Box::pin(std::future::ready(Ok(given)))
+        let (inner, pairs) = (Arc::clone(&inner), Arc::clone(&pairs));
+        Box::pin(async move {
+            // The keys are leased by now: a later write takes the lease away, and an earlier one is
+            // known here once all that has happened so far is.
+            let knows_all = inner.has_caught_up(keys.first()).await;
+            let take = |key: K| {
+                let item = pairs.get(&key)?.clone();
+                // Written since it came: who asked before the write may have it, and nobody else.
+                // Such a write has detached the flight, so that nobody else has joined it.
+                let counts = knows_all && inner.still_counts(&key, &item, before);
+                Some((key, if counts { item } else { item.no_store() }))
+            };
+            Ok(keys.into_iter().filter_map(take).collect())
+        })
     })
 }
 
@@ -311,6 +322,31 @@ where
     V: Send + Sync + 'static,
     E: Executor + Clone,
 {
+    /// Waits until this instance has applied what the log has by now, for as long as a beat may take to
+    /// tell it. Returns whether it has.
+    async fn has_caught_up(&self, any: Option<&K>) -> bool {
+        if self.settings.alone || !self.settings.l2 {
+            return true;
+        }
+        let Some(Ok(wire)) = any.map(checked_wire) else { return true };
+        let Ok(op) = Lookup::new(&self.tag, &self.meta_key, &wire, self.reader()) else {
+            return true;
+        };
+        let found = timeout(self.settings.l2_budget, self.executor.run(&op)).await;
+        let Ok(Ok(Found { meta: Some(meta), .. })) = found else { return false };
+        let applied = async {
+            loop {
+                let applied = self.floors.applied();
+                if applied.epoch == meta.at.epoch && applied.seq >= meta.at.seq {
+                    return;
+                }
+                sleep(CATCH_UP_PAUSE).await;
+            }
+        };
+        let bound = Duration::from_micros(self.settings.ask.bound_us);
+        timeout(bound, applied).await.is_ok()
+    }
+
     /// Whether nothing that this instance knows of has voided a value of that time.
     fn still_counts(&self, key: &K, item: &BulkItem<V>, (stamp, fence): (Stamp, u64)) -> bool {
         // A key that is none fails later, with its reason.

@@ -12,7 +12,7 @@ use fleetwide_core_traits::Namespace;
 use fleetwide_mem_backend::{MemExecutor, Memory};
 use fleetwide_testkit::SimClock;
 use fleetwide_two_tier_cache::{
-    Cache, CacheBuilder, Freshness, LoadContext, LoadError, Loaded, OnAbandon, Tier,
+    BulkError, Cache, CacheBuilder, Freshness, LoadContext, LoadError, Loaded, OnAbandon, Tier,
 };
 use tokio::task::{JoinSet, yield_now};
 
@@ -372,6 +372,54 @@ async fn a_loader_that_loads_does_not_wait_for_itself() {
     assert_eq!(&**hit, "whole of part");
 }
 
+/// The same with many keys, inside and outside. Red without the look at `nested` in a bulk, and when
+/// a bulk loader does not run as one.
+#[tokio::test(start_paused = true)]
+async fn a_loader_that_loads_many_does_not_wait_for_itself() {
+    let (_fleet, cache) = alone(|builder| builder.loads_max(1)).await;
+    let (outer, inner) = ([key()], ["inner".to_owned(), "other".to_owned()]);
+    let parts = |missing: Vec<String>| async move {
+        Ok::<_, std::io::Error>(missing.into_iter().map(|key| (key, "part".to_owned())))
+    };
+    let in_time = Duration::from_secs(9);
+
+    let (asked, wanted) = (cache.clone(), inner.clone());
+    let single = move |_key| async move {
+        let found = asked.get_many(&wanted).load(parts).await?;
+        Ok::<String, BulkError<String, String>>(format!("{} parts", found.len()))
+    };
+    let loading = cache.get_or_load(&outer[0], single);
+    let hit = tokio::time::timeout(in_time, loading).await.unwrap().unwrap();
+    assert_eq!(&**hit, "2 parts");
+    cache.clear().await.unwrap();
+
+    let (asked, wanted) = (cache.clone(), inner[0].clone());
+    let many = move |missing: Vec<String>| {
+        let (asked, wanted) = (asked.clone(), wanted.clone());
+        async move {
+            let hit = asked.get_or_load(&wanted, quick("part")).await?;
+            Ok::<_, LoadError>(missing.into_iter().map(move |key| (key, format!("of {}", *hit))))
+        }
+    };
+    let loading = cache.get_many(&outer).load(many);
+    let found = tokio::time::timeout(in_time, loading).await.unwrap().unwrap();
+    assert_eq!(&**found.get(&outer[0]).unwrap(), "of part");
+    cache.clear().await.unwrap();
+
+    let (asked, wanted) = (cache.clone(), inner.clone());
+    let many = move |missing: Vec<String>| {
+        let (asked, wanted) = (asked.clone(), wanted.clone());
+        async move {
+            let parts = asked.get_many(&wanted).load(parts).await?.len();
+            let whole = move |key| (key, format!("{parts} parts"));
+            Ok::<_, BulkError<String, String>>(missing.into_iter().map(whole))
+        }
+    };
+    let loading = cache.get_many(&outer).load(many);
+    let found = tokio::time::timeout(in_time, loading).await.unwrap().unwrap();
+    assert_eq!(&**found.get(&outer[0]).unwrap(), "2 parts");
+}
+
 /// Red without the look at `previous`.
 #[tokio::test(start_paused = true)]
 async fn an_origin_can_say_that_nothing_has_changed() {
@@ -417,6 +465,24 @@ async fn a_cache_can_cancel_the_load_that_nobody_waits_for() {
     let asked = tokio::time::Instant::now();
     assert_eq!(*b.cache.get_or_load(&key(), quick("b")).await.unwrap(), "b");
     assert_eq!(asked.elapsed(), Duration::ZERO, "the lease was given back");
+}
+
+/// That a caller had no patience is no failure of the origin. Red when every load that ends without a
+/// value lets it rest.
+#[tokio::test(start_paused = true)]
+async fn a_load_that_was_abandoned_does_not_keep_the_next_caller_from_the_origin() {
+    let impatient = |builder: Builder| builder.on_abandon(OnAbandon::Cancel).stale_if_error(GRACE);
+    let (fleet, cache) = alone(impatient).await;
+    cache.put(&key(), "old".to_owned()).await.unwrap();
+    fleet.expire();
+    let slow = SlowLoad::new();
+    let (asked, loader) = (cache.clone(), slow.loader("never"));
+    let first = tokio::spawn(async move { asked.get_or_load(&key(), loader).await });
+    slow.began().await;
+    first.abort();
+    settle().await;
+    assert_eq!(cache.stats().loads_under_way, 0);
+    assert_eq!(*cache.get_or_load(&key(), quick("new")).await.unwrap(), "new");
 }
 
 /// Red without the limit in `keep`.

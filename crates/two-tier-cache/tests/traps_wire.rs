@@ -6,11 +6,12 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::wire::{Instance, NEVER, Ways};
-use common::{PATIENCE, namespace, quick, until_gone};
+use common::{PATIENCE, SlowLoad, namespace, quick, until_gone};
 use fleetwide_core_traits::log::CHANNEL_PART;
 use fleetwide_core_traits::{Channel, Namespace};
 use fleetwide_testkit::{Direction, Fault, Proxy, RedisServer, Reply, eventually, seed};
 use fleetwide_two_tier_cache::{CacheTag, Freshness, PutOptions, Tier};
+use futures_util::stream;
 use rand::seq::SliceRandom;
 
 /// The default of a cache.
@@ -85,6 +86,51 @@ async fn what_was_invalidated_while_the_subscription_was_away_is_gone_when_it_is
         until_gone(&scene.b.cache, "key").await;
         assert!(scene.b.cache.get(&key()).await.is_none());
     }
+}
+
+/// A read with a bound of its own joins no load that began before a write which it has not heard of.
+///
+/// Red without the look at `may_join`.
+#[tokio::test]
+async fn a_read_without_staleness_joins_no_load_from_before_a_write_that_nobody_told_of() {
+    let scene = Scene::new(|ways, proxy| ways.messages(proxy).heartbeat(NEVER)).await;
+    let (slow, cache) = (SlowLoad::new(), scene.b.cache.clone());
+    let loader = slow.loader("old");
+    let first = tokio::spawn(async move { cache.get_or_load(&key(), loader).await });
+    slow.began().await;
+    scene.proxy.hold();
+    scene.a.cache.invalidate(&key()).await.unwrap();
+    let strict = key();
+    let read = scene.b.cache.at(&strict).max_staleness(Duration::ZERO);
+    let hit = tokio::time::timeout(PATIENCE, read.get_or_load(quick("new"))).await;
+    assert_eq!(*hit.expect("it waits for no other load").unwrap(), "new");
+    slow.finish();
+    first.await.unwrap().unwrap();
+}
+
+/// Pairs from before a write of another instance, of which nothing was heard yet, do not undo it.
+///
+/// Red without the wait for what the log has.
+#[tokio::test]
+async fn a_warm_up_stores_no_pair_from_before_a_write_that_nobody_told_of() {
+    let scene = Scene::new(|ways, proxy| ways.messages(proxy).heartbeat(NEVER)).await;
+    scene.proxy.stall();
+    let writer = scene.a.cache.clone();
+    // The origin is read, and then the key is invalidated elsewhere.
+    let pairs = stream::once(async move {
+        writer.invalidate(&key()).await.unwrap();
+        (key(), "old".to_owned())
+    });
+    scene.b.cache.warm(pairs).run().await.unwrap();
+    assert!(scene.a.cache.get(&key()).await.is_none(), "it is in L2");
+    // The same again, told of everything: the pair counts.
+    scene.proxy.pass();
+    let heard = || async { scene.b.cache.stats().invalidations_applied == 1 };
+    eventually(PATIENCE, "it has heard of the write", heard).await;
+    let pairs = stream::iter([(key(), "new".to_owned())]);
+    scene.b.cache.warm(pairs).run().await.unwrap();
+    let stored = || async { scene.a.cache.get(&key()).await.is_some_and(|hit| *hit == "new") };
+    eventually(PATIENCE, "it is in L2", stored).await;
 }
 
 /// Half-open socket, and: written, but the message is lost. The connection for messages stands, and

@@ -24,7 +24,7 @@ use crate::floors::Pass;
 use crate::key::CacheKey;
 use crate::load::Landed;
 use crate::ops::{EntryKeys, Fill, Renew, Wake};
-use crate::origin::{OVERDUE, Unstored, message};
+use crate::origin::{LOADING, OVERDUE, Unstored, message};
 
 type Given<K, V> = Result<Vec<(K, BulkItem<V>)>, Arc<dyn Error + Send + Sync>>;
 
@@ -111,6 +111,7 @@ where
         let keys = batch.iter().map(|(own, _)| own.key.clone()).collect();
         // A loader can panic while it makes its future, too.
         let loading = AssertUnwindSafe(async { origin(keys).await }).catch_unwind();
+        let loading = LOADING.scope((), loading);
         let ended = self.run_batch(loading, &batch, permit).await;
         self.telemetry.load_seconds.record(self.clock.now().since(began));
         let error = match ended {
@@ -131,7 +132,9 @@ where
         let rest = self.clock.now().plus(self.settings.on_error_rest);
         let mut leases = Vec::new();
         for (own, ground) in batch {
-            if let Some(hit) = &own.previous {
+            // That nobody waited says nothing of the origin.
+            let failed = !matches!(error, LoadError::Abandoned);
+            if let Some(hit) = own.previous.as_ref().filter(|_| failed) {
                 hit.entry.head.rest_until(rest);
             }
             own.flight.land(Err(error.clone()));

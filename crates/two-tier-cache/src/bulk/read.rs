@@ -19,6 +19,7 @@ use crate::flight::{Follower, Role};
 use crate::key::CacheKey;
 use crate::l2::Looked;
 use crate::load::{JOINS_MAX, Landed};
+use crate::origin::is_nested;
 
 /// A key of a bulk read that has no answer yet.
 pub(super) struct Wanted<K, V> {
@@ -91,7 +92,8 @@ where
         let began = Instant::now();
         let mut wanted = self.recall_many(&mut reading, missing, false);
         self.look_at_wanted(&mut reading, &mut wanted).await;
-        let mut turn = Turn { origin, ask: reading.ask, spent: began.elapsed() };
+        let (spent, nested) = (began.elapsed(), is_nested());
+        let mut turn = Turn { origin, ask: reading.ask, spent, nested };
         self.renew_early(&mut reading, &turn);
         let (began, ask) = (Instant::now(), reading.ask);
         for joins in 0.. {

@@ -9,6 +9,7 @@ use fleetwide_core_traits::{Executor, ExecutorExt};
 use futures_util::FutureExt;
 use futures_util::future::select_all;
 use rand::Rng;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::load::{Ground, Held, Origin, Own};
@@ -34,6 +35,8 @@ pub(super) struct Turn<K, V> {
     pub(super) ask: Ask,
     /// What looking into L2 has cost of the budget.
     pub(super) spent: Duration,
+    /// Whether another loader waits for it.
+    pub(super) nested: bool,
 }
 
 /// A key for which the right to load is asked.
@@ -77,7 +80,7 @@ where
         // Before the leases: who waits here must not keep the rest of the fleet waiting.
         let mut permit = tokio::select! {
             biased;
-            permit = Arc::clone(&self.turns).acquire_owned() => permit.ok(),
+            permit = self.permit(&turn) => permit,
             () = self.all_abandoned(&owns) => return self.telemetry.loads_cancelled.add(),
         };
         let (mut asking, mut ours) = self.sorted(owns, turn.ask);
@@ -106,9 +109,16 @@ where
             }
             (asking, elsewhere) = next_to_ask(elsewhere, pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
-            permit = Arc::clone(&self.turns).acquire_owned().await.ok();
+            permit = self.permit(&turn).await;
             ends = Instant::now() + budget;
         }
+    }
+
+    /// The right to load, one of [`loads_max`](crate::CacheBuilder::loads_max). A loader that asks for
+    /// more keys has one already: if all that have one waited here for another, nobody would ever
+    /// give one back.
+    async fn permit(&self, turn: &Turn<K, V>) -> Option<OwnedSemaphorePermit> {
+        if turn.nested { None } else { Arc::clone(&self.turns).acquire_owned().await.ok() }
     }
 
     /// Those for which L2 is to be asked, and those that are loaded without it.
