@@ -138,4 +138,6 @@ impl Follower for Nobody {
     fn begin(&self, _at: Stamp, _why: Begin) {}
 
     fn apply(&self, _entry: &Entry) {}
+
+    fn tick(&self) {}
 }

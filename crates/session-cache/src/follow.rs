@@ -71,6 +71,10 @@ impl<V: Send + Sync + 'static> Follower for Following<V> {
         self.below.server_clock(sent, server);
     }
 
+    fn tick(&self) {
+        self.below.tick();
+    }
+
     fn signal(&self, key: &[u8]) {
         self.below.signal(key);
     }
@@ -103,40 +107,94 @@ mod tests {
     use crate::telemetry::Telemetry;
 
     /// The cache below, which listens while it applies.
-    struct Listening(Mutex<Receiver<Said>>, Mutex<Vec<bool>>);
+    struct Listening {
+        receiver: Mutex<Receiver<Said>>,
+        /// Whether nobody had been told by then.
+        first: Mutex<Vec<bool>>,
+        heard: Mutex<Vec<&'static str>>,
+    }
+
+    impl Listening {
+        fn hear(&self, what: &'static str) {
+            self.first.lock().push(self.receiver.lock().is_empty());
+            self.heard.lock().push(what);
+        }
+    }
 
     impl Follower for Listening {
         fn begin(&self, _at: Stamp, _why: Begin) {
-            self.1.lock().push(self.0.lock().is_empty());
+            self.hear("begin");
         }
 
         fn apply(&self, _entry: &Entry) {
-            self.1.lock().push(self.0.lock().is_empty());
+            self.hear("apply");
         }
+
+        fn verified(&self, _at: Stamp, _as_of: MonoTime) {
+            self.hear("verified");
+        }
+
+        fn server_clock(&self, _sent: MonoTime, _server: ServerTime) {
+            self.hear("server_clock");
+        }
+
+        fn tick(&self) {
+            self.hear("tick");
+        }
+
+        fn signal(&self, _body: &[u8]) {
+            self.hear("signal");
+        }
+    }
+
+    fn following(session: &SessionId) -> (Arc<Listening>, Following<()>) {
+        let hub = Arc::new(Hub::new(8));
+        let mut watching = hub.subscribe(session);
+        let receiver = Mutex::new(watching.receiver().unwrap().resubscribe());
+        let (first, heard) = (Mutex::default(), Mutex::default());
+        let below = Arc::new(Listening { receiver, first, heard });
+        let limits = Limits { sessions: 1, entries: None, idle: Duration::from_secs(1) };
+        let telemetry = Arc::new(Telemetry::new("n"));
+        let roster = Arc::new(Roster::new(limits, Arc::new(SystemClock), telemetry));
+        let tier = Tier::<()>::new(MokaLocal::builder().build(), Arc::clone(&roster));
+        (below.clone(), Following { below, hub, tier, roster, shared: true })
+    }
+
+    /// The end of `session`, as the cache below writes it.
+    fn end_of(session: &SessionId) -> Entry {
+        let mut body = vec![4];
+        body.extend_from_slice(session.tag().as_bytes());
+        let (id, previous, source) = ([0; 8], [0; 8], [0; 8]);
+        let (stamp, body) = (Stamp::default(), Bytes::from(body));
+        Entry { stamp, id, previous, source, number: 0, body }
     }
 
     /// Red when subscribers were told first: then one that reads at once can find the old value.
     #[test]
     fn nobody_is_told_before_the_cache_has_applied_it() {
-        let hub = Arc::new(Hub::new(8));
         let session = SessionId::new("s").unwrap();
-        let mut watching = hub.subscribe(&session);
-        let receiver = watching.receiver().unwrap().resubscribe();
-        let below = Arc::new(Listening(Mutex::new(receiver), Mutex::default()));
-        let limits = Limits { sessions: 1, entries: None, idle: Duration::from_secs(1) };
-        let telemetry = Arc::new(Telemetry::new("n"));
-        let roster = Arc::new(Roster::new(limits, Arc::new(SystemClock), telemetry));
-        let tier = Tier::<()>::new(MokaLocal::builder().build(), Arc::clone(&roster));
-        let following = Following { below: below.clone(), hub, tier, roster, shared: true };
+        let (below, following) = following(&session);
         following.begin(Stamp::default(), Begin::Reset);
-        assert!(matches!(below.0.lock().try_recv(), Ok(Said::Gap(Gap::Reset))));
-        // What the cache below writes for the end of a session.
-        let mut body = vec![4];
-        body.extend_from_slice(session.tag().as_bytes());
-        let (id, previous, source) = ([0; 8], [0; 8], [0; 8]);
-        let (stamp, body) = (Stamp::default(), Bytes::from(body));
-        following.apply(&Entry { stamp, id, previous, source, number: 0, body });
-        assert!(matches!(below.0.lock().try_recv(), Ok(Said::Ended)));
-        assert_eq!(*below.1.lock(), [true, true]);
+        assert!(matches!(below.receiver.lock().try_recv(), Ok(Said::Gap(Gap::Reset))));
+        following.apply(&end_of(&session));
+        assert!(matches!(below.receiver.lock().try_recv(), Ok(Said::Ended)));
+        assert_eq!(*below.first.lock(), [true, true]);
+    }
+
+    /// Ticks were lost here once: the age of what is verified stood still, and nobody signed the
+    /// layout. Red without any one of the lines that pass something on.
+    #[test]
+    fn the_cache_below_hears_everything() {
+        let session = SessionId::new("s").unwrap();
+        let (below, following) = following(&session);
+        let (at, now) = (Stamp::default(), MonoTime::from_micros(1));
+        following.begin(at, Begin::First);
+        following.apply(&end_of(&session));
+        following.verified(at, now);
+        following.server_clock(now, ServerTime::MAX);
+        following.tick();
+        following.signal(b"key");
+        let all = ["begin", "apply", "verified", "server_clock", "tick", "signal"];
+        assert_eq!(*below.heard.lock(), all);
     }
 }

@@ -172,8 +172,9 @@ pub trait Follower: Send + Sync + 'static {
     }
 
     /// Time passes. Called after each thing that happens, and at least once per heartbeat, also
-    /// while the server is away.
-    fn tick(&self) {}
+    /// while the server is away. There is no default: a follower around another one has to pass it
+    /// on.
+    fn tick(&self);
 
     /// Something was published beside the log.
     fn signal(&self, body: &[u8]) {

@@ -138,6 +138,8 @@ impl Follower for Hub {
     fn verified(&self, _at: Stamp, _as_of: MonoTime) {
         self.alive.notify_one();
     }
+
+    fn tick(&self) {}
 }
 
 /// The events of the topics that a pattern selects, in the order of the log.

@@ -126,6 +126,8 @@ impl Follower for Recorder {
     fn verified(&self, at: Stamp, as_of: MonoTime) {
         self.told.send_modify(|record| record.verified = Some((at, as_of)));
     }
+
+    fn tick(&self) {}
 }
 
 /// A bus that loses the next messages on their way to a subscriber, without saying so.

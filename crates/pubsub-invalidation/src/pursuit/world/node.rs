@@ -77,6 +77,8 @@ impl Follower for Recorder {
         assert!(reached, "verified at {at:?} before it was reached");
         told.proofs.push((at, as_of));
     }
+
+    fn tick(&self) {}
 }
 
 impl Told {
