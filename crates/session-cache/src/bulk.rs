@@ -72,6 +72,10 @@ where
     /// One that fails does not stop the others. Of two under one key the last counts. Those who watch
     /// the session are told of each.
     ///
+    /// With [`PutOptions::replicas`] each is stored by itself, one after the other, and waits for the
+    /// replicas on its own: for entry upon entry the round trips of a single
+    /// [`put_with`](Self::put_with).
+    ///
     /// # Errors
     /// One [`SessionError`] per entry that failed.
     ///
@@ -85,6 +89,9 @@ where
     where
         T: Into<Arc<V>>,
     {
+        if options.replicas.is_some() {
+            return self.put_each(entries, options).await;
+        }
         let checked = self.inner.ttl_of(options);
         let checked = checked.and_then(|ttl| Ok((ttl, tagged(&self.id, options.clone())?)));
         let (ttl, options) = match checked {
@@ -117,6 +124,30 @@ where
             }
         };
         places.into_iter().map(outcome).collect()
+    }
+
+    /// The slow way, for what a step with many entries cannot do. In turn, so that of two under one
+    /// key the last counts here too.
+    async fn put_each<T>(
+        &self,
+        entries: Vec<(String, T)>,
+        options: &PutOptions,
+    ) -> Vec<Result<Stored, SessionError>>
+    where
+        T: Into<Arc<V>>,
+    {
+        let mut outcomes = Vec::with_capacity(entries.len());
+        for (key, value) in entries {
+            let outcome = match self.place(&key) {
+                Ok(place) => {
+                    let body = Body::Value(value.into());
+                    self.inner.store(&place, body, options.clone()).await
+                }
+                Err(error) => Err(error.into()),
+            };
+            outcomes.push(outcome);
+        }
+        outcomes
     }
 
     /// The ids of places, as far as the server gives them.
