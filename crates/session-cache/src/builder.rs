@@ -127,8 +127,9 @@ where
         Self { sessions_max: sessions, ..self }
     }
 
-    /// Sets how long a short id outlives its entry, so that it cannot be another's at once.
-    /// Default: 1 h. Each id takes about 300 bytes of the server's memory.
+    /// Sets how long a short id outlives its entry at least, so that it cannot be another's at once.
+    /// Default: 1 h. Each id takes about 300 bytes of the server's memory, for up to half as long
+    /// again: an id is lengthened ahead, so that most rewrites need not ask for it.
     pub fn id_grace(self, grace: Duration) -> Self {
         Self { id_grace: grace, ..self }
     }

@@ -349,7 +349,7 @@ where
     pub(crate) async fn id_for(&self, place: &Place, ttl: Ttl) -> Option<Known> {
         let now = self.clock.now();
         // An id that was lengthened lately need not be again: most rewrites save a round trip.
-        let needed = now.plus(ttl.as_duration()).plus(self.directory.grace() / 2);
+        let needed = now.plus(self.directory.needed(ttl));
         if let Some(known) = self.roster.known(place, needed) {
             return Some(known);
         }

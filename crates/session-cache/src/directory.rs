@@ -44,14 +44,15 @@ impl<E: Executor> Directory<E> {
         Self { executor, namespace, name: name.to_owned(), grace }
     }
 
-    /// How long an id outlives its entry.
-    pub(crate) fn grace(&self) -> Duration {
-        self.grace
+    /// How long the id of an entry with this ttl has to live yet when the entry is stored.
+    pub(crate) fn needed(&self, ttl: Ttl) -> Duration {
+        ttl.as_duration().saturating_add(self.grace)
     }
 
-    /// How long the id of an entry with this ttl lives.
+    /// How long it is made to live: half the grace more than needed, so that the rewrites of that
+    /// time need not lengthen it again.
     pub(crate) fn life(&self, ttl: Ttl) -> Ttl {
-        Ttl::clamped(ttl.as_duration().saturating_add(self.grace))
+        Ttl::clamped(self.needed(ttl).saturating_add(self.grace / 2))
     }
 
     /// The id of `place`, which is given one if it has none.
