@@ -21,6 +21,8 @@ use crate::state::State;
 const SOURCE_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Values that a node remembers for the time when the origin is away.
 const REMEMBERED_MAX: usize = 1000;
+/// The longest that it remembers: so all of them take 16 MiB, whatever clients send.
+const REMEMBERED_BYTES_MAX: usize = 16 * 1024;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct SourceParams {
@@ -70,7 +72,7 @@ fn not_set(error: &BackendError) -> Problem {
 pub(crate) struct Source {
     store: FleetStore,
     namespace: Namespace,
-    remembered: Mutex<HashMap<String, String>>,
+    remembered: Mutex<Remembered>,
 }
 
 impl Source {
@@ -86,13 +88,13 @@ impl Source {
         match self.read_shared(key).await {
             Ok(value) => {
                 if let Some(value) = &value {
-                    self.remember(key, value);
+                    self.remembered.lock().put(key, value);
                 }
                 (value, false)
             }
             Err(error) => {
                 tracing::debug!(%error, "the source is away; its value is the remembered one");
-                (self.remembered.lock().get(key).cloned(), true)
+                (self.remembered.lock().0.get(key).cloned(), true)
             }
         }
     }
@@ -107,19 +109,50 @@ impl Source {
         // `Name` has let only valid names through, so there is nothing to tell here.
         let Ok(stored) = self.key(key) else { return Ok(()) };
         self.store.set(&stored, Bytes::from(value.clone()), Ttl::clamped(SOURCE_TTL)).await?;
-        self.remember(key, &value);
+        self.remembered.lock().put(key, &value);
         Ok(())
     }
 
     fn key(&self, key: &str) -> Result<Key, KeyError> {
         Ok(self.namespace.tag("source", key.as_bytes())?.key())
     }
+}
 
-    fn remember(&self, key: &str, value: &str) {
-        let mut remembered = self.remembered.lock();
-        if remembered.len() >= REMEMBERED_MAX && !remembered.contains_key(key) {
-            remembered.clear();
+/// What a node knows of the origin without asking it.
+#[derive(Default)]
+struct Remembered(HashMap<String, String>);
+
+impl Remembered {
+    fn put(&mut self, key: &str, value: &str) {
+        if value.len() > REMEMBERED_BYTES_MAX {
+            // What was there before is not the value any more.
+            self.0.remove(key);
+            return;
         }
-        remembered.insert(key.to_owned(), value.to_owned());
+        if self.0.len() >= REMEMBERED_MAX && !self.0.contains_key(key) {
+            self.0.clear();
+        }
+        self.0.insert(key.to_owned(), value.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It was bounded by its number alone once: a thousand values of a megabyte each. Red without the
+    /// longest, and without the removal.
+    #[test]
+    fn what_is_remembered_is_bounded_in_bytes_and_never_older_than_the_last_value() {
+        let (mut remembered, longest) = (Remembered::default(), "v".repeat(REMEMBERED_BYTES_MAX));
+        for number in 0..3 * REMEMBERED_MAX {
+            remembered.put(&format!("k{number}"), &longest);
+            remembered.put(&format!("l{number}"), &format!("{longest}v"));
+        }
+        let bytes: usize = remembered.0.values().map(String::len).sum();
+        assert!((1..=16 << 20).contains(&bytes), "{bytes} bytes");
+        remembered.put("k", "short");
+        remembered.put("k", &format!("{longest}v"));
+        assert_eq!(remembered.0.get("k"), None);
     }
 }
