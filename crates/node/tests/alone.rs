@@ -206,6 +206,7 @@ async fn health_and_metrics_count_what_was_done() {
     assert_eq!(health["enabled"], false);
     assert_eq!(health["state"], "up");
     assert_eq!((&health["cache"]["hits"], &health["cache"]["misses"]), (&json!(1), &json!(1)));
+    assert_eq!(health["cache"]["writes"], 1);
     for field in [
         "total_commands_processed",
         "instantaneous_ops_per_sec",
@@ -214,6 +215,9 @@ async fn health_and_metrics_count_what_was_done() {
     ] {
         assert!(health["info"].get(field).is_some(), "{health}");
     }
+    // Red when the cache of the sessions was not among them.
+    node.put("/sessions/s/nodes/n", "1").await;
+    assert_eq!(node.get("/health/redis").await.json()["cache"]["writes"], 2);
     let metrics = node.get("/metrics").await;
     assert!(metrics.header("content-type").starts_with("text/plain"), "{metrics:?}");
     for line in [

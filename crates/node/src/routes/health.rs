@@ -48,7 +48,7 @@ pub(crate) async fn redis(With(state): With<State>) -> Response {
         "state": overall.name(),
         "reason": overall.reason(),
         "info": fields(info),
-        "cache": counts(&[state.cache.stats(), state.loaded.stats()]),
+        "cache": counts(&[state.cache.stats(), state.loaded.stats(), state.sessions.cache_stats()]),
         "roles": roles,
     });
     Json(body).into_response()
