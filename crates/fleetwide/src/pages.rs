@@ -1,5 +1,15 @@
 //! The examples of the pages in `docs/features`, so that they compile.
 
+#[doc = include_str!("../../../docs/features/bulk.md")]
+struct Bulk;
+
+#[doc = include_str!("../../../docs/features/checker.md")]
+struct Checker;
+
+#[cfg(all(feature = "encryption", feature = "msgpack"))]
+#[doc = include_str!("../../../docs/features/codecs.md")]
+struct Codecs;
+
 #[doc = include_str!("../../../docs/features/early-renewal.md")]
 struct EarlyRenewal;
 
@@ -17,6 +27,10 @@ struct Outages;
 
 #[doc = include_str!("../../../docs/features/reading.md")]
 struct Reading;
+
+#[cfg(feature = "sessions")]
+#[doc = include_str!("../../../docs/features/sessions.md")]
+struct Sessions;
 
 #[doc = include_str!("../../../docs/features/stale-values.md")]
 struct StaleValues;
