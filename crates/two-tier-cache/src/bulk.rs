@@ -131,9 +131,11 @@ where
     /// from the result, and one that it was not asked for is ignored.
     ///
     /// No key is loaded twice at the same time: one that another caller or another instance loads,
-    /// alone or in bulk, is waited for. If that load ends without a value, `loader` is called again
-    /// for such keys: hence `Fn`. It runs in a task of its own, and fills both tiers with all
-    /// values that were not written meanwhile.
+    /// alone or in bulk, is waited for. What comes of a load of this process is the answer for all
+    /// who wait for it: if it fails, the key has failed here with the same error, and if it has no
+    /// value, the key is absent. A load of another instance that ends without a value gives its key
+    /// back, and `loader` is called again for such keys: hence `Fn`. It runs in a task of its own,
+    /// and fills both tiers with all values that were not written meanwhile.
     ///
     /// # Errors
     /// [`BulkError`], which has what was found all the same, if a loader fails or panics, or if a
