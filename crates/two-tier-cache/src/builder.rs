@@ -326,7 +326,10 @@ where
         self
     }
 
-    /// Sets what a read may spend on the shared tier before it goes on without. Default: 100 ms.
+    /// Sets what a read may spend on the shared tier before it goes on without, 1 ms to 60 s. Default:
+    /// 100 ms.
+    ///
+    /// It may be longer than the staleness bound: a read joins no look into L2 that is older than that.
     pub fn l2_budget(mut self, budget: Duration) -> Self {
         self.settings.l2_budget = budget;
         self

@@ -59,7 +59,8 @@ pub(crate) struct Inner<K, V, E> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     pub(crate) floors: Floors,
-    pub(crate) lookups: Arc<Flights<Looked<V>>>,
+    /// With the moment in which L2 was asked.
+    pub(crate) lookups: Arc<Flights<(MonoTime, Looked<V>)>>,
     pub(crate) loads: Arc<Flights<Landed<V>>>,
     pub(crate) wakes: Arc<Wakes>,
     pub(crate) recovery: Recovery,

@@ -45,11 +45,19 @@ where
     /// Looks into L2, once for all who ask for the key at the same time.
     pub(crate) async fn look(&self, key: &K, wire: &Bytes, ask: &Ask) -> Looked<V> {
         let looking = async {
-            if ask.is_shareable(&self.settings.ask) {
-                self.lookups.share(wire, || self.read_l2(key, wire, None)).await
-            } else {
+            if !ask.is_shareable(&self.settings.ask) {
                 // A read that is under way may have begun before what this one has to see.
-                self.read_l2(key, wire, ask.at_least).await
+                return self.read_l2(key, wire, ask.at_least).await;
+            }
+            let came = self.clock.now();
+            loop {
+                let look = || async { (self.clock.now(), self.read_l2(key, wire, None).await) };
+                let (asked, looked) = self.lookups.share(wire, look).await;
+                // A hit out of L2 is verified as of when L2 was asked. With a budget longer than the
+                // staleness bound that can be too long before this read; what is asked next is not.
+                if came.since(asked).as_micros() <= self.settings.ask.bound_us.into() {
+                    return looked;
+                }
             }
         };
         // Around all of it: a caller who takes over from one that left has no more time than others.

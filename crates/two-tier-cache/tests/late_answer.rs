@@ -11,8 +11,8 @@ use std::time::Duration;
 use common::{Gate, PATIENCE, SlowLoad, namespace, node, node_with, quick};
 use fleetwide_core_traits::{BackendError, ErasedOp, Executor, Outage, Script};
 use fleetwide_mem_backend::{MemExecutor, Memory, MokaLocal};
-use fleetwide_testkit::eventually;
-use fleetwide_two_tier_cache::{Cache, CacheTag, PutOptions};
+use fleetwide_testkit::{SimClock, eventually};
+use fleetwide_two_tier_cache::{Cache, CacheTag, Freshness, PutOptions};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -99,6 +99,39 @@ async fn who_takes_over_a_read_has_no_more_time_than_others() {
     leader.abort();
     assert!(reader.await.unwrap().is_none());
     assert!(asked.elapsed() < BUDGET * 5 / 4, "{:?}", asked.elapsed());
+}
+
+/// Red when whoever joined a read of L2 took what it brought, however long ago it was sent.
+#[tokio::test]
+async fn a_read_joins_none_that_is_older_than_the_staleness_bound() {
+    let (memory, namespace, clock) = (Memory::new(), namespace(), SimClock::new());
+    let ailing = Ailing::new(&memory);
+    let local = MokaLocal::builder().bytes_max(1 << 20).build();
+    // It hears of no write, and is more patient than its bound: one second.
+    let builder = Cache::builder(ailing.clone(), &namespace, "values", local);
+    let deaf: Cache<String, String, _> =
+        builder.clock(Arc::new(clock.clone())).l2_budget(PATIENCE).build().unwrap();
+    let b = node(memory.executor().clone(), memory.bus(), &namespace).await;
+    b.cache.put(&key(), "old".to_owned()).await.unwrap();
+    let holding = ailing.inner.hold("MGET");
+    let get = || {
+        let cache = deaf.clone();
+        tokio::spawn(async move { cache.get(&key()).await.unwrap() })
+    };
+    let first = get();
+    holding.carried_out().await;
+    clock.advance(Duration::from_secs(1));
+    let second = get();
+    tokio::task::yield_now().await;
+    b.cache.put(&key(), "new".to_owned()).await.unwrap();
+    clock.advance(Duration::from_millis(1));
+    let third = get();
+    tokio::task::yield_now().await;
+    assert_eq!(deaf.stats().reads_under_way, 1, "they have joined");
+    holding.release();
+    let [first, second, third] = [first.await, second.await, third.await].map(Result::unwrap);
+    assert_eq!((&**first, &**second), ("old", "old"), "the write had not begun");
+    assert_eq!((third.as_str(), third.freshness()), ("new", Freshness::Verified));
 }
 
 /// A lease that was granted too late for its caller is given back. Red without that: the other
