@@ -33,6 +33,8 @@ const SESSIONS_MAX_DEFAULT: usize = 10_000;
 const ID_GRACE_DEFAULT: Duration = Duration::from_secs(3600);
 /// Changes that wait for one slow subscriber.
 const CHANGES_MAX_DEFAULT: usize = 256;
+/// A session that is watched takes room for all of them at once: some MiB then.
+const CHANGES_MAX_LIMIT: usize = 1 << 16;
 
 /// Options of a [`SessionCache`]. Setters never fail: only [`build`](Self::build) sees how they fit.
 ///
@@ -134,8 +136,10 @@ where
         Self { id_grace: grace, ..self }
     }
 
-    /// Sets how many changes wait for a slow subscriber, rounded up to a power of two. Beyond it the
-    /// oldest are dropped, and the subscriber is told. Default: 256.
+    /// Sets how many changes wait for a slow subscriber, 1 to 65,536, rounded up to a power of two.
+    /// Beyond it the oldest are dropped, and the subscriber is told. Default: 256.
+    ///
+    /// A session that is watched takes the room for all of them at once.
     pub fn changes_max(self, changes: usize) -> Self {
         Self { changes_max: changes, ..self }
     }
@@ -165,7 +169,7 @@ where
     ///
     /// # Errors
     /// [`ConfigError`] if the name is empty or too long, a time is out of range, or a number is
-    /// zero.
+    /// zero or too large.
     pub fn build(self) -> Result<SessionCache<V, E>, ConfigError> {
         for (what, number) in [
             ("l1_entries", self.l1_entries.unwrap_or(1)),
@@ -175,6 +179,10 @@ where
             if number == 0 {
                 return Err(ConfigError::Zero(what));
             }
+        }
+        if self.changes_max > CHANGES_MAX_LIMIT {
+            let (setting, max) = ("changes_max", CHANGES_MAX_LIMIT);
+            return Err(ConfigError::TooMany { setting, max });
         }
         self.namespace.tag("session-ids", self.name.as_bytes()).map_err(ConfigError::Name)?;
         // Whatever the id, its shard has a name of this length.

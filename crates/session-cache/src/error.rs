@@ -20,6 +20,14 @@ pub enum ConfigError {
     /// A number is zero that must not be.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
+    /// A number is larger than makes sense.
+    #[error("{setting} must be at most {max}")]
+    TooMany {
+        /// Which setting.
+        setting: &'static str,
+        /// The most.
+        max: usize,
+    },
 }
 
 /// Why a write to a session is not known to be done everywhere.

@@ -168,6 +168,10 @@ async fn settings_that_make_no_sense_are_refused() {
     assert!(matches!(refused(|b| b.l1_entries(0)), ConfigError::Zero("l1_entries")));
     assert!(matches!(refused(|b| b.sessions_max(0)), ConfigError::Zero("sessions_max")));
     assert!(matches!(refused(|b| b.changes_max(0)), ConfigError::Zero("changes_max")));
+    // It was taken, and the first who watched a session panicked. Red without the most.
+    let too_many = ConfigError::TooMany { setting: "changes_max", max: 65_536 };
+    assert_eq!(refused(|b| b.changes_max(usize::MAX)), too_many);
+    assert_eq!(refused(|b| b.changes_max(65_537)), too_many);
     assert!(matches!(refused(|b| b.ttl(Duration::ZERO)), ConfigError::Cache(_)));
     let (executor, local) = (Memory::new().executor().clone(), MokaLocal::builder().build());
     let unnamed = SessionCache::<String, _>::builder(executor, &namespace(), "", local).build();
