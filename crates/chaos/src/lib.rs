@@ -7,7 +7,8 @@
 //!    its history down ([`record`]).
 //! 3. [`faults`] come from a seed, until enough was read.
 //! 4. The faults end, and all nodes must come back, write, and read the last versions.
-//! 5. The [`check`] judges each read against all writes: C1, C2, C3 and read-your-writes.
+//! 5. The [`check`] judges each read against all writes: C1, with it that a process reads its own
+//!    writes, C2 and C3.
 //!
 //! The programs are `chaos`, which `cargo xtask chaos` builds and starts, and `chaos-node`, which it
 //! starts. No process outlives a run, however it ends.

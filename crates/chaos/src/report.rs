@@ -33,7 +33,7 @@ pub struct Report {
 }
 
 const PROMISES: [(Promise, &str); 6] = [
-    (Promise::C1Own, "C1, the writer's own process and read-your-writes"),
+    (Promise::C1Own, "C1, the writer's own process, which reads its own writes"),
     (Promise::C1Shared, "C1, Redis"),
     (Promise::C2, "C2, verified values older than the bound"),
     (Promise::C3, "C3, loaders side by side for no stated reason"),

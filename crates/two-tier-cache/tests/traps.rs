@@ -1,5 +1,5 @@
 //! Traps that others fell into, put in order by hand: those of one process, of clocks and of
-//! numbers. `traps_redis.rs` has those of the wire; `docs/testing.md` lists all.
+//! numbers. `traps_wire.rs` has those of the wire; `docs/testing.md` lists all.
 
 mod common;
 
