@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use fleetwide_chaos::{Plan, run};
 use fleetwide_testkit::seed;
 
-/// Red with each of the mutations that `docs/chaos.md` lists, most of them in every run.
+/// Red with the floor of a key's stripe not compared (`floors.rs`, `admit`): one of the
+/// fences that `docs/testing.md` lists, each with what finds it when it is taken out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_read_of_a_broken_fleet_keeps_the_promises() {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_chaos-node"));
