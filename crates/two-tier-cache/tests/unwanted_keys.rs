@@ -40,7 +40,7 @@ const LOADS_MAX: u64 = 64;
 /// Loads of the shortest key here that find room.
 const LOADS_WITH_ROOM: u64 = FLIGHT_BYTES / (1_280 + 3 * 16);
 /// What the process may grow by after the first tenth of the keys. Eight bytes for each of a million
-/// would be more; 40 KB were measured.
+/// would be more; 0.7 MiB is the most that was measured.
 const GROWTH_MAX: u64 = 2 << 20;
 
 /// The process is weighed, so one test at a time.
