@@ -49,7 +49,6 @@ async fn fleets_with_one_memory_are_instances_of_one_service() {
     assert_eq!(message.payload, "hello");
 }
 
-/// Red when L1 got all of the bytes, and when what waits kept its own default.
 #[tokio::test]
 async fn all_that_a_cache_holds_is_within_its_one_budget() {
     const BYTES_MAX: u64 = 1 << 20;

@@ -363,7 +363,7 @@ mod tests {
         assert_eq!(flights.ledger.flight_bytes(), 0);
     }
 
-    /// Red if an abandoned flight gave up its bytes with its place in the table: its task lives on.
+    /// Not only as long as it stands in the table: its task lives on.
     #[tokio::test]
     async fn a_flight_keeps_its_bytes_until_its_leader_is_gone() {
         let flights = flights(one_load());
@@ -413,8 +413,7 @@ mod tests {
 
     proptest! {
         /// After each step the ledger has what the leaders hold that found room, and no more than
-        /// it may; and after the last, nothing. Red when `detach` gave bytes back, when a landing
-        /// gave none, and when an abandoned flight was replaced without room for the new one.
+        /// it may; and after the last, nothing.
         #[test]
         fn the_ledger_has_what_flies_and_nothing_else(steps in steps()) {
             let flights = flights(3 * one_load());

@@ -250,7 +250,7 @@ mod tests {
         );
     }
 
-    /// Flights that fill all they may leave room for writes. Red without `WRITES_PART`.
+    /// Flights that fill all they may leave room for writes.
     #[test]
     fn a_crowd_of_flights_does_not_turn_a_write_into_a_clear() {
         let ledger = Ledger::new(40 * Use::Write.bytes(1));
@@ -282,7 +282,7 @@ mod tests {
     }
 
     proptest! {
-        /// Red when an overflow kept its places, and when a second write of a key drew a second one.
+        /// An overflow gives all places back, and a second write of a key draws none.
         #[test]
         fn the_ledger_has_what_is_queued_and_nothing_else(steps in steps()) {
             let recovery = queue(10);

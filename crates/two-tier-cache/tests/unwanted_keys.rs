@@ -148,7 +148,6 @@ async fn all_are_cancelled(keys: u64, alone: bool) {
     weigh((keys, BATCH), |number| hopeless(&cache, number), meanwhile, after).await;
 }
 
-/// Red when a leader left its flight in the table, and when it kept its bytes.
 #[tokio::test]
 async fn keys_whose_loads_are_cancelled_leave_nothing() {
     let _scales = SCALES.lock().await;
@@ -173,7 +172,6 @@ async fn none_ends(keys: u64, alone: bool) {
 }
 
 /// They go on when their callers have left, as `OnAbandon::Finish` promises, but not in any number.
-/// Red when a flight without room went on as well.
 #[tokio::test]
 async fn keys_whose_loads_never_end_take_no_more_than_the_budget() {
     let _scales = SCALES.lock().await;
@@ -181,7 +179,6 @@ async fn keys_whose_loads_never_end_take_no_more_than_the_budget() {
     none_ends(keys(KEYS_SHARED), false).await;
 }
 
-/// Red when the bytes of keys did not weigh in L1, and when a landing gave no bytes back.
 #[tokio::test]
 async fn keys_that_are_loaded_for_nobody_stay_within_l1() {
     let _scales = SCALES.lock().await;
@@ -229,7 +226,7 @@ impl Executor for Down {
     fn prepare(&self, _scripts: &[&'static Script]) {}
 }
 
-/// What waits is as large as the ledger says, or smaller. Red with half of the constants.
+/// What waits is as large as the ledger says, or smaller.
 #[tokio::test]
 async fn what_waits_takes_no_more_than_is_counted() {
     const MANY: u64 = 20_000;
