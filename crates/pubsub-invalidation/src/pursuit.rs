@@ -181,6 +181,7 @@ impl Pursuit {
         if self.asked.is_some() {
             return None;
         }
+        self.expect_own();
         let command = match (self.want.raise, &self.sequence) {
             (Some(diverged), _) => Command::Raise { diverged },
             (None, Some(sequence)) if self.want.replay => {
@@ -195,8 +196,22 @@ impl Pursuit {
             Command::Beat => self.want.beat = false,
         }
         let since = self.position().unwrap_or_default();
-        self.asked = Some(Asked { command, since, at: now, subscribed: self.subscribed });
+        let reaches = self.sequence.as_ref().map_or(since, Sequence::reaches);
+        self.asked = Some(Asked { command, since, reaches, at: now, subscribed: self.subscribed });
         Some(command)
+    }
+
+    /// What this process has written itself must be in the log, whether it was applied or not. A
+    /// server that has given its place to another entry is found out here, if nowhere else.
+    fn expect_own(&mut self) {
+        let (Some(sequence), Some(known)) = (&mut self.sequence, self.follower.known()) else {
+            return;
+        };
+        if !sequence.expect(&known) && self.want.raise.is_none() {
+            let at = sequence.at();
+            self.telemetry.diverged(Divergence::OtherEntry, Some(at), known.at);
+            self.want.raise = Some(at.epoch);
+        }
     }
 
     /// The question that is under way got no answer; it is asked again.
@@ -236,7 +251,7 @@ impl Pursuit {
             self.settled(asked);
             return self.prove(meta, asked);
         };
-        match sequence.judge(meta, asked.since) {
+        match sequence.judge(meta, asked.reaches) {
             Judgement::Current => {
                 self.settled(asked);
                 self.prove(meta, asked);

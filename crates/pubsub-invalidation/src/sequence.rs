@@ -23,6 +23,8 @@ pub(crate) struct Sequence {
     /// The ids of the entries up to `at.seq`, the newest last. Never empty: where the history
     /// began for this follower, the id came with the meta.
     ids: VecDeque<EntryId>,
+    /// An entry beyond `at` that the log is known to have had.
+    ahead: Option<(u64, EntryId)>,
     pending: Pending,
 }
 
@@ -101,17 +103,37 @@ pub(crate) enum Step<'a> {
 impl Sequence {
     /// Begins at a place whose last entry is `last`.
     pub(crate) fn new(at: Stamp, last: EntryId) -> Self {
-        Self { at, ids: VecDeque::from([last]), pending: Pending::default() }
+        Self { at, ids: VecDeque::from([last]), ahead: None, pending: Pending::default() }
     }
 
     pub(crate) const fn at(&self) -> Stamp {
         self.at
     }
 
+    /// The log is known to have had an entry: what it shows must reach it, and have it there. Returns
+    /// `false` if another entry was applied in its place.
+    pub(crate) fn expect(&mut self, known: &Meta) -> bool {
+        let Meta { at: Stamp { epoch, seq }, last, .. } = *known;
+        if epoch != self.at.epoch {
+            return true;
+        }
+        if seq > self.at.seq && self.ahead.is_none_or(|(ahead, _)| ahead < seq) {
+            self.ahead = Some((seq, last));
+        }
+        self.named(seq).is_none_or(|id| id == last)
+    }
+
+    /// How far the log is known to reach: a question that is sent now must be answered with no less.
+    pub(crate) fn reaches(&self) -> Stamp {
+        let ahead = self.ahead.map_or(0, |(ahead, _)| ahead);
+        Stamp { seq: self.at.seq.max(ahead), ..self.at }
+    }
+
     /// A follower that has applied everything up to `at`, for tests.
     #[cfg(test)]
     pub(crate) fn having(at: Stamp, id: impl Fn(u64) -> EntryId) -> Self {
-        Self { at, ids: (0..=at.seq).map(id).collect(), pending: Pending::default() }
+        let ids = (0..=at.seq).map(id).collect();
+        Self { at, ids, ahead: None, pending: Pending::default() }
     }
 
     /// Takes an entry that came by message. What can be applied now is handed to `apply`.
@@ -130,7 +152,7 @@ impl Sequence {
             self.pending.keep(entry);
             return Verdict::Gap { from: self.at.seq };
         }
-        if !self.follows(&entry) {
+        if !self.follows(&entry) || self.contradicts(&entry) {
             return Verdict::Diverged(Divergence::OtherEntry);
         }
         self.take(&entry);
@@ -138,7 +160,8 @@ impl Sequence {
         self.drain_pending(apply)
     }
 
-    /// Judges the log's meta, which was read after everything up to `since` had been applied.
+    /// Judges the log's meta, which was read after everything up to `since` had been applied, or was
+    /// known to be there.
     ///
     /// More may have been applied while the answer was on its way, so a meta that is behind this
     /// follower is a loss only if it is behind `since`.
@@ -149,11 +172,9 @@ impl Sequence {
         if since.epoch == self.at.epoch && meta.at.seq < since.seq {
             return Judgement::Diverged(Divergence::WentBack);
         }
-        if meta.at.seq > self.at.seq {
-            return Judgement::Behind { to: meta.at.seq };
-        }
-        match self.id_of(meta.at.seq) {
+        match self.named(meta.at.seq) {
             Some(id) if id != meta.last => Judgement::Diverged(Divergence::OtherEntry),
+            _ if meta.at.seq > self.at.seq => Judgement::Behind { to: meta.at.seq },
             _ => Judgement::Current,
         }
     }
@@ -209,6 +230,7 @@ impl Sequence {
         let after = self.at.seq;
         self.at.seq = seq;
         self.ids = VecDeque::from([last]);
+        self.pass_ahead();
         tell(Step::Gap { after, at: self.at });
     }
 
@@ -216,7 +238,7 @@ impl Sequence {
     fn drain_pending(&mut self, apply: &mut dyn FnMut(&Entry)) -> Verdict {
         self.pending.forget_up_to(self.at.seq);
         while let Some(entry) = self.pending.take(self.next()) {
-            if !self.follows(&entry) {
+            if !self.follows(&entry) || self.contradicts(&entry) {
                 return Verdict::Diverged(Divergence::OtherEntry);
             }
             self.take(&entry);
@@ -236,6 +258,11 @@ impl Sequence {
             self.ids.pop_front();
         }
         self.ids.push_back(entry.id);
+        self.pass_ahead();
+    }
+
+    fn pass_ahead(&mut self) {
+        self.ahead = self.ahead.filter(|(ahead, _)| *ahead > self.at.seq);
     }
 
     fn follows(&self, entry: &Entry) -> bool {
@@ -243,7 +270,13 @@ impl Sequence {
     }
 
     fn contradicts(&self, entry: &Entry) -> bool {
-        self.id_of(entry.stamp.seq).is_some_and(|id| id != entry.id)
+        self.named(entry.stamp.seq).is_some_and(|id| id != entry.id)
+    }
+
+    /// The id of an entry that was applied, or is known to be there.
+    fn named(&self, seq: u64) -> Option<EntryId> {
+        let ahead = self.ahead.filter(|(ahead, _)| *ahead == seq).map(|(_, id)| id);
+        ahead.or_else(|| self.id_of(seq))
     }
 
     /// The id of an applied entry, if it is remembered.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fleetwide_core_traits::log::{Begin, Entry, Follower, Stamp};
+use fleetwide_core_traits::log::{Begin, Entry, Follower, Meta, Stamp};
 use fleetwide_core_traits::{MonoTime, ServerTime};
 use fleetwide_two_tier_cache::Change;
 
@@ -65,6 +65,10 @@ impl<V: Send + Sync + 'static> Follower for Following<V> {
         self.below.verified(at, as_of);
         // With each beat of the log, so that what nobody uses goes without a task of its own.
         self.tier.sweep();
+    }
+
+    fn known(&self) -> Option<Meta> {
+        self.below.known()
     }
 
     fn server_clock(&self, sent: MonoTime, server: ServerTime) {

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use fleetwide_core_traits::MonoTime;
-use fleetwide_core_traits::log::{Epoch, Stamp};
+use fleetwide_core_traits::log::{Epoch, Meta, Stamp};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::tags::{TagFloor, TagFloors};
@@ -58,6 +58,8 @@ pub(crate) struct Floors {
     /// Taken by inserts and writes of a cache alone.
     turns: Box<[Mutex<()>]>,
     tags: TagFloors,
+    /// The furthest of our own entries that the server has confirmed.
+    own: Mutex<Option<Meta>>,
     /// Held while floors change, so that the floors of two histories never mix.
     change: Mutex<()>,
 }
@@ -101,6 +103,7 @@ impl Floors {
             inside,
             turns: (0..turns).map(|_| Mutex::default()).collect(),
             tags: TagFloors::new(tags_max),
+            own: Mutex::new(None),
             change: Mutex::new(()),
         }
     }
@@ -156,6 +159,21 @@ impl Floors {
     pub(crate) fn applied(&self) -> Stamp {
         let epoch = Epoch(self.epoch.load(Ordering::Acquire).to_be_bytes());
         Stamp { epoch, seq: self.applied.load(Ordering::Acquire) }
+    }
+
+    /// The server has confirmed a write of ours, and the log ended with it then.
+    pub(crate) fn wrote(&self, meta: Meta) {
+        let mut own = self.own.lock();
+        // Answers can overtake each other within a history.
+        let is_later = |own: &Meta| own.at.epoch != meta.at.epoch || own.at.seq < meta.at.seq;
+        if own.as_ref().is_none_or(is_later) {
+            *own = Some(meta);
+        }
+    }
+
+    /// The furthest of our own entries that the server has confirmed.
+    pub(crate) fn own(&self) -> Option<Meta> {
+        *self.own.lock()
     }
 
     /// An invalidation of a key was applied, or issued by us and confirmed.

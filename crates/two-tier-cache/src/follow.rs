@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use fleetwide_core_traits::log::{Begin, Entry, Follower, Stamp};
+use fleetwide_core_traits::log::{Begin, Entry, Follower, Meta, Stamp};
 use fleetwide_core_traits::{Executor, MonoTime, ServerTime};
 
 use crate::body::{self, Said};
@@ -79,6 +79,10 @@ where
         } else {
             cache.floors.verified_if_confirmed(as_of);
         }
+    }
+
+    fn known(&self) -> Option<Meta> {
+        self.0.upgrade()?.floors.own()
     }
 
     fn server_clock(&self, sent: MonoTime, server: ServerTime) {

@@ -56,6 +56,7 @@ where
         for step in steps {
             match self.repeat_step(&step).await {
                 Ok(meta) => {
+                    self.floors.wrote(meta);
                     for (target, written) in step {
                         self.agree(&target, Inside::Unknown, Some(meta.at));
                         self.recovery.done(&target, written);

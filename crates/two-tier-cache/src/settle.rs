@@ -124,6 +124,7 @@ where
         let result = match answer {
             Ok(meta) => {
                 self.telemetry.writes_ok.add();
+                self.floors.wrote(meta);
                 Ok(meta.at)
             }
             Err(error) => {

@@ -166,6 +166,14 @@ pub trait Follower: Send + Sync + 'static {
         let _ = (at, as_of);
     }
 
+    /// The furthest entry that the log is known to have, from an answer to a write of this process:
+    /// the log's place and that entry's name. It may be ahead of what was applied.
+    ///
+    /// A log that does not reach it any more, or has another entry there, has lost it. Default: none.
+    fn known(&self) -> Option<Meta> {
+        None
+    }
+
     /// A reading of the server's clock: it showed `server` at some moment between `sent` and now.
     fn server_clock(&self, sent: MonoTime, server: ServerTime) {
         let _ = (sent, server);

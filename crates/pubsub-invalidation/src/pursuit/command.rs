@@ -46,6 +46,8 @@ pub(super) struct Asked {
     pub(super) command: Command,
     /// What had been applied when it was sent. The server knew that much, or has lost it.
     pub(super) since: Stamp,
+    /// The same, or what was known to be there by then, if that is more.
+    pub(super) reaches: Stamp,
     /// When it was sent.
     pub(super) at: MonoTime,
     /// Whether the subscription stood when it was sent.

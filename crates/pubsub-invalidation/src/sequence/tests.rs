@@ -105,6 +105,37 @@ fn the_meta_is_compared_by_name_and_not_only_by_number() {
     assert_eq!(judge(meta(b'b', 4), 3), Judgement::Diverged(Divergence::OtherEntry));
 }
 
+/// This process wrote entry 7, and had applied 5. Red without `expect`.
+#[test]
+fn an_entry_that_is_known_to_be_there_is_missed_wherever_it_is_not() {
+    let expecting = || {
+        let mut sequence = follower(5);
+        assert!(sequence.expect(&meta(b'a', 7)));
+        sequence
+    };
+    let judge = |meta| expecting().judge(&meta, expecting().reaches());
+    assert_eq!(judge(meta(b'a', 7)), Judgement::Behind { to: 7 });
+    assert_eq!(judge(meta(b'a', 9)), Judgement::Behind { to: 9 });
+    assert_eq!(judge(meta(b'a', 6)), Judgement::Diverged(Divergence::WentBack));
+    assert_eq!(judge(meta(b'b', 7)), Judgement::Diverged(Divergence::OtherEntry));
+    // It was sent before the entry was known.
+    assert_eq!(expecting().judge(&meta(b'a', 6), at(5)), Judgement::Behind { to: 6 });
+    // Others have taken its place, and more: by a page, and by message.
+    let other = [entry(b'a', 5), entry(b'a', 6), entry(b'b', 7), entry(b'b', 8)];
+    let diverged = (String::new(), Merged::Diverged(Divergence::OtherEntry));
+    assert_eq!(merge(&mut expecting(), meta(b'b', 8), 5, &other), diverged);
+    let mut sequence = expecting();
+    assert_eq!(sequence.offer(entry(b'a', 6), &mut |_| {}), Verdict::Apply);
+    let lie = Entry { previous: id(b'a', 6), ..entry(b'b', 7) };
+    let verdict = sequence.offer(lie.clone(), &mut |_| panic!("must not apply"));
+    assert_eq!(verdict, Verdict::Diverged(Divergence::OtherEntry));
+    // They had come before it was known.
+    let mut sequence = follower(6);
+    assert_eq!(sequence.offer(lie, &mut |_| {}), Verdict::Apply);
+    assert!(!sequence.expect(&meta(b'a', 7)));
+    assert!(follower(9).expect(&meta(b'a', 7)), "applied as it was written");
+}
+
 #[test]
 fn a_page_of_another_history_applies_nothing() {
     let diverged = (String::new(), Merged::Diverged(Divergence::OtherEntry));
