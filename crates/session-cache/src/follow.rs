@@ -142,6 +142,11 @@ mod tests {
             self.hear("server_clock");
         }
 
+        fn known(&self) -> Option<Meta> {
+            self.hear("known");
+            None
+        }
+
         fn tick(&self) {
             self.hear("tick");
         }
@@ -196,9 +201,10 @@ mod tests {
         following.apply(&end_of(&session));
         following.verified(at, now);
         following.server_clock(now, ServerTime::MAX);
+        following.known();
         following.tick();
         following.signal(b"key");
-        let all = ["begin", "apply", "verified", "server_clock", "tick", "signal"];
+        let all = ["begin", "apply", "verified", "server_clock", "known", "tick", "signal"];
         assert_eq!(*below.heard.lock(), all);
     }
 }
