@@ -106,6 +106,25 @@ pub fn ours(runtime: &Handle) -> Hits {
     })
 }
 
+/// `oxcache`, its tier in memory, which keeps JSON.
+///
+/// # Panics
+/// If it does not take a value.
+pub fn oxcache(runtime: &Handle) -> Hits {
+    let cache = runtime.block_on(async {
+        let options = oxcache::Cache::<String, User>::builder().capacity(L1_ENTRIES).ttl(HOUR);
+        let cache = options.build().await.expect("options within bounds");
+        for (id, key) in (0..).zip(keys(CUSTOMERS)) {
+            cache.set(&key, &User::new(id)).await.expect("memory takes it");
+        }
+        cache
+    });
+    repeat(runtime, async move |key| {
+        let hit = cache.get(key).await.expect("memory answers");
+        black_box(hit.expect("everything is in L1"));
+    })
+}
+
 /// `cachet`, values as they are.
 ///
 /// # Panics
