@@ -29,7 +29,8 @@ Usage: cargo xtask COMMAND
   test [-- ARGS]                every test; ARGS go to the test runner and leave out the doctests
   ci [STEP...]                  what the build server runs; named steps only, if any are named
   tidy                          the workspace's own rules: layers, dependencies, files
-  bench [--quick]               measures ratios against the floor, writes docs/benchmarks.md
+  bench [--quick] [NAME...]     measures ratios against the floor, writes docs/benchmarks.md; of
+                                benches that are not named, what was measured here last
   chaos [--quick] [--seed N] [--reads N] [--only FAULT]... [--faults N]
                                 breaks a fleet at random and checks 10 million reads; without other
                                 flags than the seed it writes docs/chaos.md
@@ -72,8 +73,8 @@ fn dispatch(command: &str, rest: &[&str]) -> Option<Outcome> {
         ("ci", steps) => ci::select(steps).map(|chosen| ci::run(&chosen)),
         ("tidy", []) => Some(tidy::run()),
         ("chaos", flags) => chaos::Options::parse(flags).map(|options| chaos::run(&options)),
-        ("bench", []) => Some(bench::run(bench::Effort::Full)),
-        ("bench", ["--quick"]) => Some(bench::run(bench::Effort::Quick)),
+        ("bench", ["--quick", names @ ..]) => Some(bench::run(bench::Effort::Quick, names)),
+        ("bench", names) => Some(bench::run(bench::Effort::Full, names)),
         _ => None,
     }
 }
