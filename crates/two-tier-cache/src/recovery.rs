@@ -250,10 +250,10 @@ mod tests {
         );
     }
 
-    /// Flights that fill all they may leave room for writes.
+    /// Flights that fill all they may leave room for writes. Red when all is theirs.
     #[test]
     fn a_crowd_of_flights_does_not_turn_a_write_into_a_clear() {
-        let ledger = Ledger::new(40 * Use::Write.bytes(1));
+        let ledger = Ledger::new(40 * Use::Lookup.bytes(1));
         let flights: Vec<_> = std::iter::from_fn(|| ledger.place(Use::Lookup, 1)).collect();
         assert!(!flights.is_empty());
         let recovery = Recovery::new(&ledger);

@@ -203,10 +203,14 @@ async fn keys_that_are_loaded_for_nobody_stay_within_l1() {
     let keys = keys(KEYS_SHARED) / batch * batch;
     weigh((keys, batch), read, || {}, after).await;
     assert_eq!(cache.stats().loads, keys);
-    // What stays must not be few large keys that nobody has counted.
+}
+
+/// What stays in L1 must not be large keys that nobody has counted. Red when only values weigh.
+#[tokio::test]
+async fn long_keys_weigh_in_l1() {
+    let (cache, local) = build(|b| b.alone(true));
     let long = |number: u64| format!("{number:032768}");
     for number in 0..100 {
-        cache.put(&long(number), number).await.unwrap();
         cache.put(&long(number), number).await.unwrap();
     }
     local.settle();
@@ -226,7 +230,7 @@ impl Executor for Down {
     fn prepare(&self, _scripts: &[&'static Script]) {}
 }
 
-/// What waits is as large as the ledger says, or smaller.
+/// What waits is as large as the ledger says, or smaller. Red with half of its constants.
 #[tokio::test]
 async fn what_waits_takes_no_more_than_is_counted() {
     const MANY: u64 = 20_000;
