@@ -2,19 +2,24 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use fleetwide_core_traits::{Clock, Executor, Namespace, SystemClock};
+use fleetwide_core_traits::{Bus, Clock, Executor, Namespace, SystemClock};
+use tokio::sync::mpsc::Receiver;
 
 use crate::algorithm::{Algorithm, Verbs};
 use crate::combine::Combiner;
+use crate::denials::Denials;
 use crate::fallback::gate::{Gate, Listener};
 use crate::fallback::ladder::Hysteresis;
 use crate::fallback::share::Share;
+use crate::lease::shop::Giver;
+use crate::lease::table::Leases;
 use crate::limiter::{Counter, Inner, Policy};
-use crate::telemetry::Telemetry;
-use crate::{ConfigError, Limiter, PolicyName, Quota, RungChange, Unavailable};
+use crate::telemetry::{LeaseTelemetry, Telemetry};
+use crate::voids::{self, Hear, Voids, Word};
+use crate::{ConfigError, Leasing, Limiter, PolicyName, Quota, RungChange, Unavailable};
 
 /// Twenty times a healthy answer, and less than a caller notices.
 const DEADLINE_DEFAULT: Duration = Duration::from_millis(20);
@@ -29,6 +34,11 @@ const FAILURES: u32 = 3;
 const SUCCESSES: u32 = 2;
 /// About 25 MB if all of it is used by sliding windows.
 const SHARE_KEYS_MAX_DEFAULT: usize = 65_536;
+/// A refused caller that keeps calling costs a trip a second; a raised limit that this instance does
+/// not hear of is late by as much.
+const DENY_CACHE_DEFAULT: Duration = Duration::from_secs(1);
+/// About 8 MB if all of it is used by addresses, and 25 MB by names of 256 bytes.
+const DENY_CACHE_KEYS_MAX_DEFAULT: usize = 65_536;
 
 /// Options of a [`Limiter`]. Setters never fail: only [`build`](Self::build) sees how they fit.
 ///
@@ -39,6 +49,10 @@ const SHARE_KEYS_MAX_DEFAULT: usize = 65_536;
 /// | [`probe_every`](Self::probe_every) | 200 ms |
 /// | [`share_keys_max`](Self::share_keys_max) | 65,536 keys |
 /// | [`combining`](Self::combining) | on |
+/// | [`deny_cache`](Self::deny_cache) | 1 s |
+/// | [`deny_cache_keys_max`](Self::deny_cache_keys_max) | 65,536 keys |
+/// | [`leased`](Self::leased) | off |
+/// | [`bus`](Self::bus) | none |
 /// | [`on_rung_change`](Self::on_rung_change) | nothing |
 /// | [`clock`](Self::clock) | the system's |
 #[must_use = "a builder does nothing until `build`"]
@@ -52,6 +66,10 @@ pub struct LimiterBuilder<E> {
     probe_every: Duration,
     share_keys_max: usize,
     is_combining: bool,
+    deny_cache: Duration,
+    deny_cache_keys_max: usize,
+    leasing: Option<Leasing>,
+    bus: Option<StartVoids>,
     listener: Option<Listener>,
     clock: Arc<dyn Clock>,
 }
@@ -68,6 +86,10 @@ impl<E: Executor> LimiterBuilder<E> {
             probe_every: PROBE_EVERY_DEFAULT,
             share_keys_max: SHARE_KEYS_MAX_DEFAULT,
             is_combining: true,
+            deny_cache: DENY_CACHE_DEFAULT,
+            deny_cache_keys_max: DENY_CACHE_KEYS_MAX_DEFAULT,
+            leasing: None,
+            bus: None,
             listener: None,
             clock: Arc::new(SystemClock),
         }
@@ -104,6 +126,112 @@ impl<E: Executor> LimiterBuilder<E> {
         Self { is_combining, ..self }
     }
 
+    /// Sets for how long a refusal is remembered at most. Default: 1 s; zero remembers none.
+    ///
+    /// A refusal says when its cost fits at the earliest. Until then, the same cost of that key or a
+    /// dearer one is refused without a trip, as [`Source::Remembered`](crate::Source::Remembered).
+    /// A reset and a refund by this limiter forget it at once. What others do to make a refusal
+    /// untrue (a reset, a refund, a larger limit, a server that lost its state) is seen after this
+    /// time at the latest. So for this long a call may be refused that could be allowed; no call is
+    /// allowed that should be refused.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// # use fleetwide_core_traits::Namespace;
+    /// # use fleetwide_limiter::{Limiter, Quota, Source, Unavailable};
+    /// # use fleetwide_mem_backend::Memory;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (memory, namespace) = (Memory::new(), Namespace::new("shop")?);
+    /// let one_a_minute = Quota::sliding_window(1, Duration::from_secs(60))?;
+    /// let limiter = Limiter::builder(memory.executor().clone(), &namespace, "api", one_a_minute)
+    ///     .on_unavailable(Unavailable::Deny)
+    ///     .deny_cache(Duration::from_millis(250))
+    ///     .build()?;
+    /// let sources = [
+    ///     limiter.check("ada").await?.source(), // allowed
+    ///     limiter.check("ada").await?.source(), // refused by the fleet's count
+    ///     limiter.check("ada").await?.source(), // refused without a trip
+    /// ];
+    /// assert_eq!(sources, [Source::Shared, Source::Shared, Source::Remembered]);
+    /// # Ok(()) }
+    /// ```
+    pub fn deny_cache(self, horizon: Duration) -> Self {
+        Self { deny_cache: horizon, ..self }
+    }
+
+    /// Sets of how many keys refusals are remembered. Default: 65,536. Beyond it the oldest half is
+    /// forgotten, which costs a trip each. Keys longer than 256 bytes are never remembered.
+    pub fn deny_cache_keys_max(self, keys_max: usize) -> Self {
+        Self { deny_cache_keys_max: keys_max, ..self }
+    }
+
+    /// Buys cells ahead, and spends them without a trip. Default: off, each call is a trip.
+    ///
+    /// For keys that are called more often than a trip takes. [`Leasing`] states how much more or
+    /// less is admitted. Decisions from what is in hand are [`Source::Leased`](crate::Source::Leased);
+    /// towards the limit, and for keys that are seldom called, each call is a trip as ever. Calls
+    /// with receipts, partial grants and peeks always are; peeks do not see what is in hand anywhere.
+    /// Ends with [`Limiter::shutdown`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// # use fleetwide_core_traits::Namespace;
+    /// # use fleetwide_limiter::{Leasing, Limiter, Quota, Source, Unavailable};
+    /// # use fleetwide_mem_backend::Memory;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (memory, namespace) = (Memory::new(), Namespace::new("shop")?);
+    /// let quota = Quota::sliding_window(100_000, Duration::from_secs(60))?;
+    /// let limiter = Limiter::builder(memory.executor().clone(), &namespace, "api", quota)
+    ///     .on_unavailable(Unavailable::Deny)
+    ///     .leased(Leasing::new())
+    ///     .build()?;
+    /// while limiter.check("tenant-7").await?.source() != Source::Leased {
+    ///     tokio::task::yield_now().await; // bought in the background
+    /// }
+    /// limiter.shutdown().await; // what is left goes back to the fleet
+    /// # Ok(()) }
+    /// ```
+    pub fn leased(self, leasing: Leasing) -> Self {
+        Self { leasing: Some(leasing), ..self }
+    }
+
+    /// Sets what carries word among the instances that what they remember of a key is void: after a
+    /// reset, a refund or a block. Default: nothing.
+    ///
+    /// It is told in the background, and nothing rests on it: a word that is lost costs what it costs
+    /// without a bus, which is the time of [`deny_cache`](Self::deny_cache), and for what is in hand
+    /// of a key that is reset or blocked the lifetime of a [lease](Leasing::lifetime).
+    ///
+    /// [`build`](Self::build) then panics outside a Tokio runtime.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// # use fleetwide_core_traits::Namespace;
+    /// # use fleetwide_limiter::{Limiter, Quota, Unavailable};
+    /// # use fleetwide_mem_backend::Memory;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (memory, namespace) = (Memory::new(), Namespace::new("shop")?);
+    /// let quota = Quota::sliding_window(100, Duration::from_secs(60))?;
+    /// let limiter = Limiter::builder(memory.executor().clone(), &namespace, "api", quota)
+    ///     .on_unavailable(Unavailable::Deny)
+    ///     .bus(memory.bus().clone())
+    ///     .build()?;
+    /// # let _ = limiter;
+    /// # Ok(()) }
+    /// ```
+    pub fn bus(self, bus: impl Bus) -> Self {
+        let start = |namespace: &_, name: &_, told, hear| {
+            voids::start(bus, namespace, name, told, hear);
+        };
+        Self { bus: Some(Box::new(start)), ..self }
+    }
+
     /// Sets what is told when the rung is entered or left. Default: nothing. It is called by the
     /// task that found out, so it must be quick.
     pub fn on_rung_change(self, told: impl Fn(&RungChange) + Send + Sync + 'static) -> Self {
@@ -119,8 +247,11 @@ impl<E: Executor> LimiterBuilder<E> {
     /// Builds the limiter, and hands its scripts to the executor.
     ///
     /// # Errors
-    /// [`ConfigError`]: a name that is none, no rung, a share of no instances or without room, or a
-    /// deadline below 1 ms.
+    /// [`ConfigError`]: a name that is none, no rung, a share of no instances or without room, a
+    /// deadline below 1 ms, or leases of an algorithm that has none or that live too long.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime, if a [`bus`](Self::bus) is set.
     pub fn build(self) -> Result<Limiter<E>, ConfigError> {
         let name = PolicyName::new(&self.name)?;
         let unavailable = self.unavailable.ok_or(ConfigError::NoRung)?;
@@ -136,6 +267,7 @@ impl<E: Executor> LimiterBuilder<E> {
         if self.share_keys_max == 0 {
             return Err(ConfigError::NoKeys);
         }
+        let terms = self.leasing.map(|leasing| leasing.terms(self.quota)).transpose()?;
         let policy = match self.quota {
             Quota::Gcra(quota) => Policy::Gcra(self.counter(quota, instances)),
             Quota::SlidingWindow(quota) => Policy::SlidingWindow(self.counter(quota, instances)),
@@ -154,6 +286,24 @@ impl<E: Executor> LimiterBuilder<E> {
             self.is_combining,
             telemetry.clone(),
         );
+        let denials = Arc::new(Denials::new(self.deny_cache, self.deny_cache_keys_max));
+        let (voids, told) = Voids::new();
+        let voids = self.bus.is_some().then_some(voids);
+        let leases = terms.map(|(terms, keys_max)| {
+            let giver = Giver {
+                executor: Arc::clone(&executor),
+                deadline: self.deadline,
+                clock: Arc::clone(&self.clock),
+                denials: Arc::clone(&denials),
+                voids: voids.clone(),
+                telemetry: LeaseTelemetry::new(&name),
+            };
+            let give_back = giver.in_background();
+            Arc::new(Leases::new(terms, keys_max, give_back, giver.telemetry))
+        });
+        if let Some(start) = self.bus {
+            start(&self.namespace, &name, told, hear(&denials, leases.as_ref()));
+        }
         Ok(Limiter::new(Inner {
             executor,
             combiner,
@@ -165,6 +315,9 @@ impl<E: Executor> LimiterBuilder<E> {
             deadline: self.deadline,
             probe_every: self.probe_every,
             gate,
+            denials,
+            leases,
+            voids,
             clock: self.clock,
             telemetry,
         }))
@@ -177,6 +330,28 @@ impl<E: Executor> LimiterBuilder<E> {
         let share = instances.map(|instances| Share::new(quota, instances, self.share_keys_max));
         Counter { quota, share }
     }
+}
+
+/// Begins to talk on a bus.
+type StartVoids = Box<dyn FnOnce(&Namespace, &PolicyName, Receiver<Word>, Hear) + Send>;
+
+/// Forgets what others say is void.
+fn hear(denials: &Arc<Denials>, leases: Option<&Arc<Leases>>) -> Hear {
+    let (denials, leases) = (Arc::downgrade(denials), leases.map(Arc::downgrade));
+    Box::new(move |word| {
+        let Some(denials) = denials.upgrade() else { return false };
+        match word {
+            Word::Refusals(key) => denials.void(&key),
+            Word::Key(key) => {
+                denials.void(&key);
+                if let Some(leases) = leases.as_ref().and_then(Weak::upgrade) {
+                    leases.void(&key);
+                }
+            }
+            Word::AllRefusals => denials.void_all(),
+        }
+        true
+    })
 }
 
 impl<E> fmt::Debug for LimiterBuilder<E> {

@@ -23,7 +23,8 @@ pub enum Decision {
     /// Go on: the cost is spent.
     #[non_exhaustive]
     Allow {
-        /// Cells that are left.
+        /// Cells that are left. If the source is [`Source::Leased`], those that this instance has in
+        /// hand, and those that the fleet had left when it was asked last.
         remaining: u32,
         /// The time until all cells are back, if nobody spends meanwhile.
         reset_after: Duration,
@@ -34,7 +35,9 @@ pub enum Decision {
     #[non_exhaustive]
     Deny {
         /// The shortest time after which the same cost is allowed, if nobody else spends meanwhile.
-        /// Exact to the microsecond if the source is [`Source::Shared`].
+        /// Exact to the microsecond if the source is [`Source::Shared`]. If it is
+        /// [`Source::Remembered`], it is what is left of the time that was said then; for a call
+        /// that costs more than the one that was refused then, it may be too short.
         retry_after: Duration,
         /// Cells that are left: fewer than the cost.
         remaining: u32,
@@ -51,6 +54,12 @@ pub enum Decision {
 pub enum Source {
     /// The count that all instances share.
     Shared,
+    /// The count that all instances share, by an earlier refusal that is still true: no trip was
+    /// made ([`LimiterBuilder::deny_cache`](crate::LimiterBuilder::deny_cache)).
+    Remembered,
+    /// Cells that this instance bought ahead from the count that all share: no trip was made
+    /// ([`LimiterBuilder::leased`](crate::LimiterBuilder::leased)).
+    Leased,
     /// This instance's share of the quota, because the backend gives no answer.
     LocalShare,
     /// Nobody: all calls are allowed while the backend gives no answer.
@@ -107,10 +116,13 @@ impl Decision {
 }
 
 impl Source {
-    /// A word for logs, metrics and headers: `shared`, `local_share`, `open`, `closed`.
+    /// A word for logs, metrics and headers: `shared`, `remembered`, `leased`, `local_share`,
+    /// `open`, `closed`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Shared => "shared",
+            Self::Remembered => "remembered",
+            Self::Leased => "leased",
             Self::LocalShare => "local_share",
             Self::Open => "open",
             Self::Closed => "closed",

@@ -79,6 +79,17 @@ pub enum ConfigError {
     /// A decision needs some time.
     #[error("a deadline must be at least {DEADLINE_MIN:?}, this is {0:?}")]
     Deadline(Duration),
+    /// Cells of this algorithm cannot be given back, so they are not bought ahead.
+    #[error("leases take GCRA or the sliding window")]
+    NotLeasable,
+    /// A lease that lives long compared with the quota lets much more through.
+    #[error("a lease may live for 1 µs to {max:?}, half of the quota's time; this is {lifetime:?}")]
+    LeaseLifetime {
+        /// What was asked for.
+        lifetime: Duration,
+        /// The longest.
+        max: Duration,
+    },
     /// A table without room could answer nobody.
     #[error("a local share takes room for at least 1 key")]
     NoKeys,

@@ -53,6 +53,17 @@
 //!
 //! The same over Redis takes another executor, and nothing else changes.
 //!
+//! # Fewer trips
+//! Calls that cannot wait for a trip, or are too many for it, make fewer:
+//!
+//! - Calls on one key that come while one is in flight share the next one
+//!   ([`combining`](LimiterBuilder::combining), on). It changes no answer.
+//! - A refusal is remembered while it is surely true ([`deny_cache`](LimiterBuilder::deny_cache), on,
+//!   1 s at most). After a reset, a refund or a larger limit elsewhere it can refuse for as long as
+//!   that what could be allowed; a [`bus`](LimiterBuilder::bus) makes that shorter.
+//! - Cells of hot keys are bought ahead ([`leased`](LimiterBuilder::leased), off). They may be used
+//!   later than they were bought, within the bounds that [`Leasing`] states.
+//!
 //! # Which algorithm
 //! The sliding window gives a client its whole quota at once and never more than that in any
 //! window: take it for 'at most 100 a minute'. GCRA spreads the quota: take it to keep a steady
@@ -74,11 +85,14 @@ mod builder;
 mod combine;
 pub mod concurrency;
 mod decision;
+mod denials;
 mod error;
 mod fallback;
 mod fixed;
+mod floors;
 mod gcra;
 mod held;
+mod lease;
 mod limiter;
 mod log;
 pub mod op;
@@ -87,6 +101,7 @@ mod quota;
 mod receipt;
 mod telemetry;
 mod verbs;
+mod voids;
 mod window;
 
 pub use algorithm::{Algorithm, Debit, Verbs};
@@ -99,6 +114,7 @@ pub use fallback::gate::RungChange;
 pub use fixed::FixedState;
 pub use gcra::GcraState;
 pub use held::{Answer, Held, Mark};
+pub use lease::Leasing;
 pub use limiter::Limiter;
 pub use log::LogState;
 pub use policy::{PolicyName, PolicyNameError};

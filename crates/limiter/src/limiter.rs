@@ -12,10 +12,13 @@ use tokio::time::timeout;
 
 use crate::algorithm::Algorithm;
 use crate::combine::Combiner;
+use crate::denials::{Asked, Denials};
 use crate::fallback::gate::Gate;
 use crate::fallback::share::{Full, Share};
+use crate::lease::table::Leases;
 use crate::op::{Check, Delete, Peek, Reset, cell};
 use crate::telemetry::Telemetry;
+use crate::voids::{Voids, Word};
 use crate::{
     Answer, BucketQuota, CheckError, Decision, FixedQuota, GcraQuota, LimiterBuilder, LogQuota,
     PolicyName, Quota, ResetError, Source, Unavailable, Verdict, WindowQuota,
@@ -41,6 +44,9 @@ pub(crate) struct Inner<E> {
     pub(crate) deadline: Duration,
     pub(crate) probe_every: Duration,
     pub(crate) gate: Gate,
+    pub(crate) denials: Arc<Denials>,
+    pub(crate) leases: Option<Arc<Leases>>,
+    pub(crate) voids: Option<Voids>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) telemetry: Telemetry,
 }
@@ -123,6 +129,9 @@ impl<E: Executor> Limiter<E> {
         cost: u64,
     ) -> Result<Decision, CheckError> {
         let (inner, key) = (&*self.inner, key.as_ref());
+        if let Some(decision) = self.spend_leased(key, cost) {
+            return Ok(decision);
+        }
         by_algorithm!(&inner.policy, counter => inner.check(counter, key, cost).await)
     }
 
@@ -179,10 +188,20 @@ impl<E: Executor> Inner<E> {
         let Some(cost) = counter.cost(cost)? else {
             return self.peek(counter, key, 0).await;
         };
-        let key = cell::<A>(&self.namespace, &self.name, key)?;
+        if let Some(refused) = self.recall(key, cost) {
+            return Ok(refused);
+        }
+        let name = key;
+        let key = cell::<A>(&self.namespace, &self.name, name)?;
         let check = Check::new(counter.quota, key, cost);
+        let asked = self.asking(check.key());
         let decision = match self.ask(self.combiner.run(&check)).await {
-            Ok(answer) => counter.shared(check.key(), &answer, self.clock.now()),
+            Ok(answer) => {
+                let now = self.clock.now();
+                self.denials.learn(name, asked, cost, &answer, now);
+                self.learn_rest(name, &answer, now);
+                counter.shared(check.key(), &answer, now)
+            }
             Err(until_probe) => self.stand_in(counter, check.key(), cost, until_probe),
         };
         self.telemetry.decided(&decision);
@@ -208,6 +227,7 @@ impl<E: Executor> Inner<E> {
         key: &[u8],
     ) -> Result<(), ResetError> {
         let key = cell::<A>(&self.namespace, &self.name, key)?;
+        let _voided = self.voiding(&key, Word::key(&key));
         match Reset::new(counter.quota, key.clone()) {
             Some(reset) => match self.run(&reset).await {
                 Err(BackendError::Rejected(Rejection {
@@ -221,6 +241,24 @@ impl<E: Executor> Inner<E> {
             share.forget(&key);
         }
         Ok(())
+    }
+
+    /// The refusal of `cost` cells that is known to be true still, and counted as an answer.
+    pub(crate) fn recall(&self, name: &[u8], cost: u32) -> Option<Decision> {
+        let refused = self.denials.recall(name, cost, self.clock.now())?;
+        self.telemetry.decided(&refused);
+        Some(refused)
+    }
+
+    /// Notes that `key` is about to be asked about.
+    pub(crate) fn asking(&self, key: &Key) -> Asked {
+        self.denials.asking(key, self.clock.now())
+    }
+
+    /// Makes void what `word` says of `key`, here and with the others, when the step that is about to
+    /// be made is over, whatever comes of it.
+    pub(crate) fn voiding(&self, key: &Key, word: Word) -> Voiding<'_, E> {
+        Voiding { inner: self, key: key.clone(), word }
     }
 
     /// Asks the fleet's count.
@@ -292,6 +330,28 @@ impl<E: Executor> Inner<E> {
             (Some(share), _) => Decision::new(share.peek(key, cost, self.clock.now()), source),
             (None, Source::Open) => untouched(counter.quota, 0, source),
             (None, _) => refused(until_probe, source),
+        }
+    }
+}
+
+/// A step after which refusals from before it may be untrue. It ends with this, also if its caller
+/// leaves.
+#[must_use = "dropped, it makes void"]
+pub(crate) struct Voiding<'a, E> {
+    inner: &'a Inner<E>,
+    key: Key,
+    word: Word,
+}
+
+impl<E> Drop for Voiding<'_, E> {
+    fn drop(&mut self) {
+        let Inner { denials, leases, voids, .. } = self.inner;
+        denials.void(self.key.as_bytes());
+        if let (Word::Key(_), Some(leases)) = (&self.word, leases) {
+            leases.void(self.key.as_bytes());
+        }
+        if let Some(voids) = voids {
+            voids.tell(self.word.clone());
         }
     }
 }

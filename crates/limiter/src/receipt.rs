@@ -47,6 +47,13 @@ impl Receipt {
         Some(Self { key: key.clone(), quota, debit, worthless_at: now.plus(all_back) })
     }
 
+    /// The receipt for the last `cost` cells of it, which is as if they had been spent by a call of
+    /// their own at the same moment; `None` for none.
+    pub(crate) fn for_part(mut self, cost: u32) -> Option<Self> {
+        self.debit.cost = self.debit.cost.min(cost);
+        (self.debit.cost > 0).then_some(self)
+    }
+
     /// Cells that were spent.
     pub const fn cost(&self) -> u32 {
         self.debit.cost

@@ -25,6 +25,8 @@ pub(crate) struct Telemetry {
     policy: PolicyName,
     rung: &'static str,
     shared: Outcomes,
+    remembered: Outcomes,
+    leased: Outcomes,
     /// By the rung, whichever it is.
     fallback: Outcomes,
     backend_seconds: Histogram,
@@ -51,6 +53,8 @@ impl Telemetry {
             policy: policy.clone(),
             rung,
             shared: Outcomes::new(policy, Source::Shared),
+            remembered: Outcomes::new(policy, Source::Remembered),
+            leased: Outcomes::new(policy, Source::Leased),
             fallback: Outcomes::new(policy, unavailable.source()),
             backend_seconds: histogram!("fleetwide_limiter_backend_seconds", "policy" => label()),
             failures: counter!("fleetwide_limiter_failures_total", "policy" => label()),
@@ -66,6 +70,8 @@ impl Telemetry {
     pub(crate) fn decided(&self, decision: &Decision) {
         let outcomes = match decision.source() {
             Source::Shared => &self.shared,
+            Source::Remembered => &self.remembered,
+            Source::Leased => &self.leased,
             _ => &self.fallback,
         };
         if decision.is_allowed() { &outcomes.allow } else { &outcomes.deny }.increment(1);
@@ -105,6 +111,40 @@ impl Telemetry {
                 tracing::info!(policy, rung, ?after, "limiter: the fleet's count decides again");
             }
         }
+    }
+}
+
+/// What is said of leases, with the label `policy`.
+///
+/// | Metric | Meaning |
+/// | --- | --- |
+/// | `fleetwide_limiter_leases_total` | leases that were bought |
+/// | `fleetwide_limiter_leased_cells_total` | cells of them |
+/// | `fleetwide_limiter_returned_cells_total` | those that were given back unused |
+#[derive(Clone)]
+pub(crate) struct LeaseTelemetry {
+    leases: Counter,
+    cells: Counter,
+    returned: Counter,
+}
+
+impl LeaseTelemetry {
+    pub(crate) fn new(policy: &PolicyName) -> Self {
+        let label = || policy.as_str().to_owned();
+        Self {
+            leases: counter!("fleetwide_limiter_leases_total", "policy" => label()),
+            cells: counter!("fleetwide_limiter_leased_cells_total", "policy" => label()),
+            returned: counter!("fleetwide_limiter_returned_cells_total", "policy" => label()),
+        }
+    }
+
+    pub(crate) fn bought(&self, cells: u32) {
+        self.leases.increment(u64::from(cells > 0));
+        self.cells.increment(cells.into());
+    }
+
+    pub(crate) fn given_back(&self, cells: u32) {
+        self.returned.increment(cells.into());
     }
 }
 

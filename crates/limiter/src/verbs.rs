@@ -7,6 +7,7 @@ use fleetwide_core_traits::{Executor, Key};
 use crate::algorithm::Algorithm;
 use crate::limiter::{Counter, Inner, Limiter, Policy, by_algorithm};
 use crate::op::{AtMost, Block, Check, Refund, cell};
+use crate::voids::Word;
 use crate::{
     Answer, CheckError, Decision, Grant, Quota, Receipt, RefundError, Refunded, ResetError, Source,
 };
@@ -135,9 +136,17 @@ impl<E: Executor> Inner<E> {
         let Some(cost) = counter.cost(cost)? else {
             return Ok(Grant::of_nothing(self.peek(counter, key, 0).await?));
         };
-        let key = cell::<A>(&self.namespace, &self.name, key)?;
+        if let Some(refused) = self.recall(key, cost) {
+            return Ok(Grant::of_nothing(refused));
+        }
+        let name = key;
+        let key = cell::<A>(&self.namespace, &self.name, name)?;
         let check = Check::new(counter.quota, key.clone(), cost);
+        let asked = self.asking(&key);
         let answer = self.ask(self.combiner.run(&check)).await;
+        if let Ok(answer) = &answer {
+            self.denials.learn(name, asked, cost, answer, self.clock.now());
+        }
         Ok(self.grant(counter, &key, cost, answer))
     }
 
@@ -151,10 +160,19 @@ impl<E: Executor> Inner<E> {
             return Ok(Grant::of_nothing(self.peek(counter, key, 0).await?));
         }
         let cost = most.min(counter.quota.cost_max());
-        let key = cell::<A>(&self.namespace, &self.name, key)?;
+        let name = key;
+        let key = cell::<A>(&self.namespace, &self.name, name)?;
         let at_most = AtMost::new(counter.quota, key.clone(), cost);
         let at_most = at_most.ok_or(CheckError::Unsupported { verb: "check_at_most" })?;
+        // Refused is who cannot have one.
+        if let Some(refused) = self.recall(name, 1) {
+            return Ok(Grant::of_nothing(refused));
+        }
+        let asked = self.asking(&key);
         let answer = self.ask(self.run(&at_most)).await;
+        if let Ok(answer) = &answer {
+            self.denials.learn(name, asked, 1, answer, self.clock.now());
+        }
         Ok(self.grant(counter, &key, cost, answer))
     }
 
@@ -193,6 +211,7 @@ impl<E: Executor> Inner<E> {
         if self.clock.now() >= worthless_at {
             return Ok(Refunded::Nothing);
         }
+        let _voided = self.voiding(&key, Word::refusals(&key));
         let refund = Refund::new(quota, key, debit).ok_or(RefundError::Foreign)?;
         let given = self.run(&refund).await?;
         Ok(match given {
@@ -209,8 +228,9 @@ impl<E: Executor> Inner<E> {
         duration: Duration,
     ) -> Result<Duration, ResetError> {
         let key = cell::<A>(&self.namespace, &self.name, key)?;
-        let block = Block::new(counter.quota, key, duration);
+        let block = Block::new(counter.quota, key.clone(), duration);
         let block = block.ok_or(ResetError::Unsupported { verb: "block" })?;
+        let _voided = self.voiding(&key, Word::key(&key));
         Ok(self.run(&block).await?)
     }
 }
@@ -222,6 +242,6 @@ impl Grant {
 
     /// Whether the fleet's count decided.
     pub const fn is_shared(&self) -> bool {
-        matches!(self.decision.source(), Source::Shared)
+        matches!(self.decision.source(), Source::Shared | Source::Remembered)
     }
 }
