@@ -24,8 +24,8 @@
 use fleetwide_limiter as limiter;
 
 pub use fleetwide_limiter::{
-    CheckError, ConfigError, Decision, GcraQuota, PolicyName, PolicyNameError, Quota, QuotaError,
-    ResetError, RungChange, Source, Unavailable, WindowQuota,
+    CheckError, ConfigError, Decision, GcraQuota, Leasing, PolicyName, PolicyNameError, Quota,
+    QuotaError, ResetError, RungChange, Source, Unavailable, WindowQuota,
 };
 
 use crate::Fleetwide;
@@ -41,13 +41,16 @@ impl Fleetwide {
     /// Options of the limiter called `policy`, preset by the fleet's settings: what answers while
     /// Redis is away, and the deadline of a decision.
     ///
-    /// Instances that use the same name and algorithm share what was spent.
+    /// Instances that use the same name and algorithm share what was spent, and over Redis they tell
+    /// each other of resets and refunds: then it must be built in a Tokio runtime.
     pub fn limiter(&self, policy: &str, quota: Quota) -> LimiterBuilder {
         let settings = self.settings().limiter;
-        let executor = self.limiter_backend().executor();
-        limiter::Limiter::builder(executor, self.namespace(), policy, quota)
-            .on_unavailable(settings.unavailable())
-            .deadline(settings.deadline)
+        let backend = self.limiter_backend();
+        let options =
+            limiter::Limiter::builder(backend.executor(), self.namespace(), policy, quota)
+                .on_unavailable(settings.unavailable())
+                .deadline(settings.deadline);
+        if backend.is_shared() { options.bus(backend.bus()) } else { options }
     }
 }
 
