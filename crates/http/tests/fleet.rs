@@ -123,7 +123,8 @@ async fn instances_share_one_limit_and_clients_behind_the_proxy_have_one_each() 
             let instance = if at % 2 == 0 { &a } else { &b };
             // Each time with another invention before what the proxy has appended.
             let reply = instance.of_client(&format!("198.51.100.{at}, {client}")).await;
-            assert_eq!(reply.header("x-ratelimit-source"), "shared");
+            let source = reply.header("x-ratelimit-source");
+            assert!(source == "shared" || (source == "remembered" && reply.status == 429));
             statuses.push(reply.status);
         }
         let (admitted, refused) = statuses.split_at(10);

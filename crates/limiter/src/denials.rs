@@ -196,8 +196,8 @@ mod tests {
         Namespace::new("test").unwrap().tag("limiter", name.as_bytes()).unwrap().key()
     }
 
-    fn refused(retry_after_ms: u64) -> Answer {
-        let retry_after_us = 1_000 * retry_after_ms;
+    fn refused(millis: u64) -> Answer {
+        let retry_after_us = 1_000 * millis;
         let verdict = Verdict { retry_after_us, reset_after_us: 9_000_000, ..Verdict::default() };
         Answer { verdict, ..Answer::default() }
     }

@@ -37,6 +37,8 @@ fn options<E: Executor>(executor: E, quota: Quota) -> LimiterBuilder<E> {
     Limiter::builder(executor, &namespace, "test", quota)
         .on_unavailable(Unavailable::Deny)
         .deadline(Duration::from_secs(30))
+        // A refusal that is remembered makes no trip that could be shared.
+        .deny_cache(Duration::ZERO)
 }
 
 /// A limiter at the end of a road, and the clock that its executor goes by.

@@ -116,7 +116,7 @@ async fn play(fleet: &mut Fleet<'_>, rng: &mut Rng, lifetime: Duration, step: Du
     for _ in 0..60 {
         let at = rng.random_range(0..fleet.instances.len());
         match rng.random_range(0..16) {
-            0 => fleet.backend.clock.advance(lifetime - micro),
+            0 => fleet.backend.clock.advance(lifetime.saturating_sub(micro)),
             1 => fleet.backend.clock.advance(lifetime),
             2 => fleet.backend.clock.advance(lifetime * rng.random_range(0..4) / 3),
             3 => fleet.backend.clock.advance(step * rng.random_range(0..4)),

@@ -192,7 +192,8 @@ async fn cells_come_back_on_the_microsecond_and_not_before() {
     let clock = SimClock::new();
     let memory = Memory::builder().clock(Arc::new(clock.clone())).build();
     for quota in quotas() {
-        let limiter = limiter(memory.executor().clone(), quota);
+        let options = options(memory.executor().clone(), quota);
+        let limiter = options.clock(Arc::new(clock.clone())).build().unwrap();
         assert!(limiter.check_cost("a", 10).await.unwrap().is_allowed());
         let retry_after = limiter.check("a").await.unwrap().retry_after().unwrap();
         clock.advance(retry_after.checked_sub(Duration::from_micros(1)).unwrap());
