@@ -237,7 +237,6 @@ mod tests {
         assert!(retry_ms(&denials, "a", 5, 2).is_some() && retry_ms(&denials, "a", 9, 2).is_some());
     }
 
-    // Red when the stamp is taken as the answer comes in.
     #[test]
     fn refusal_that_is_on_its_way_when_its_key_is_voided_is_void() {
         let denials = Denials::new(X, 100);

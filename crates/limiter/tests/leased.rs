@@ -359,7 +359,7 @@ async fn admitted_of_a_flood(backend: &Backend, number: usize, quota: Quota) -> 
     (fleet.admitted.len() as u64, exact)
 }
 
-// Red when leases are not given back, and when they are not smaller towards the limit.
+// Red when leases are not given back.
 #[tokio::test]
 async fn fleet_that_leases_admits_nearly_as_much_of_a_flood_as_one_that_asks() {
     let backend = Backend::memory();
