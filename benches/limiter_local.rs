@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 
 /// Callers that are limited one by one.
 const CALLERS: u64 = 1_024;
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 fn main() {
     let runtime = runtime();
