@@ -54,14 +54,14 @@ fn each_change_of_a_type_changes_its_number() {
     assert!(!distinct.contains(&0));
 }
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "only its shape is looked at")]
 #[derive(Deserialize)]
 enum Role {
     Admin,
     Guest(u8),
 }
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "only its shape is looked at")]
 #[derive(Deserialize)]
 enum Role2 {
     Admin,
@@ -69,7 +69,7 @@ enum Role2 {
     Nested(Box<Role>),
 }
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "only its shape is looked at")]
 #[derive(Deserialize)]
 enum Role3 {
     Admin,
@@ -98,7 +98,7 @@ fn the_numbers_stay_what_they_are() {
     assert_eq!(fingerprint::<(Duration, Checked, std::net::IpAddr)>(), 0x440e_acd3);
 }
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "only its shape is looked at")]
 #[derive(Deserialize)]
 struct Tree {
     left: Option<Box<Tree>>,
@@ -108,7 +108,7 @@ struct Tree {
 }
 
 /// No variant but the last has an end by itself.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "only its shape is looked at")]
 #[derive(Deserialize)]
 enum Term {
     Sum(Box<Term>, Box<Term>),
@@ -136,17 +136,17 @@ fn two_uses_of_a_generic_type_are_two_types() {
     assert_ne!(same, other);
 }
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "only its shape is looked at")]
 #[derive(Deserialize)]
 struct Endless(Box<Endless>);
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "only its shape is looked at")]
 #[derive(Deserialize)]
 enum NoEnd {
     Again(Box<NoEnd>),
 }
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "only its shape is looked at")]
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Unseen(Option<Box<Unseen>>);
