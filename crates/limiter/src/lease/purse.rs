@@ -194,3 +194,27 @@ impl Purse {
         Some(want)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const TERMS: Terms = Terms { cells_max: 1_000, lifetime: Duration::from_secs(1) };
+
+    /// What a purse that has used up its cells buys when the fleet has so many left.
+    fn bought_of(left: u32) -> Option<u32> {
+        let now = MonoTime::from_micros(1);
+        let mut purse = Purse { size: 100, ..Purse::new(now) };
+        purse.learn(Rest { left, reset_at: now });
+        purse.wants(0, now.plus(TERMS.lifetime), &TERMS)
+    }
+
+    /// Red when a lease may take all that is left.
+    #[test]
+    fn leases_get_smaller_towards_the_limit_and_end_before_it() {
+        let bought = [1_000, 400, 80, 8, 7, 0].map(bought_of);
+        assert_eq!(bought, [Some(100), Some(100), Some(20), Some(2), None, None]);
+    }
+}
