@@ -156,7 +156,7 @@ async fn renewals(usual: Option<f64>, own: Option<f64>) -> usize {
         Ok::<_, std::io::Error>(text("value"))
     };
     cache.get_or_load(&key, slow).await.unwrap();
-    clock.advance(TTL - Duration::from_millis(10));
+    clock.advance(TTL * 5_999 / 6_000);
     let loads = Arc::new(AtomicUsize::new(0));
     for _ in 0..20 {
         let count = Arc::clone(&loads);
@@ -196,8 +196,8 @@ async fn a_share_that_is_none_is_refused_and_nothing_is_written() {
         let loader = move |context: LoadContext<String, String>| async move {
             context.jitter(share).map(|()| text("value"))
         };
-        let loaded = cache.get_or_load_with(&text("key"), loader).await.unwrap_err();
-        assert_eq!(loaded.loader_error(), Some(&JitterError));
+        let refused = cache.get_or_load_with(&text("key"), loader).await.unwrap_err();
+        assert_eq!(refused.loader_error(), Some(&JitterError));
     }
     let options = PutOptions::default().l1_ttl(Duration::ZERO);
     let written = cache.put_with(&text("key"), text("value"), options).await;
