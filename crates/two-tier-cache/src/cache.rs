@@ -26,6 +26,7 @@ use crate::floors::{Floors, Pass};
 use crate::follow::Following;
 use crate::form::Form;
 use crate::gate::{Gate, Holdings, LayoutWatch};
+use crate::gather::Gather;
 use crate::key::CacheKey;
 use crate::l2::Looked;
 use crate::layout::LayoutError;
@@ -50,6 +51,7 @@ pub struct Cache<K, V, E> {
 /// The parts of a cache.
 pub(crate) struct Inner<K, V, E> {
     pub(crate) executor: Gate<E>,
+    pub(crate) gather: Gather<E>,
     pub(crate) tag: Tag,
     pub(crate) name: String,
     pub(crate) meta_key: Key,
@@ -336,9 +338,11 @@ where
         settings: Settings,
     ) -> Self {
         let ledger = Ledger::new(settings.pending_bytes_max);
+        let meta_key = tag.part(META_PART);
         Self {
+            gather: Gather::new(executor.clone(), meta_key.clone()),
             executor,
-            meta_key: tag.part(META_PART),
+            meta_key,
             tags_key: tags_key(&tag),
             tag,
             name: name.to_owned(),

@@ -80,7 +80,7 @@ where
         let reader = self.reader();
         let op = Lookup::new(&self.tag, &self.meta_key, wire, reader);
         let Ok(op) = op else { return Looked::Miss };
-        match self.executor.run(&op).await {
+        match self.gather.lookup(op).await {
             // A server that has not seen what the reader must see has lost it, or never had it.
             Ok(found) if !self.has_seen(found.meta.map(|meta| meta.at), at_least) => {
                 Looked::Unavailable

@@ -61,6 +61,7 @@ mod floors;
 mod follow;
 mod form;
 mod gate;
+mod gather;
 #[cfg(test)]
 mod golden;
 mod guard;
