@@ -8,7 +8,7 @@ use std::time::Duration;
 use fleetwide_core_traits::{Bus, Clock, Executor, Namespace, SystemClock};
 use tokio::sync::mpsc::Receiver;
 
-use crate::algorithm::{Algorithm, Verbs};
+use crate::algorithm::Algorithm;
 use crate::combine::Combiner;
 use crate::denials::Denials;
 use crate::fallback::gate::{Gate, Listener};
@@ -324,8 +324,8 @@ impl<E: Executor> LimiterBuilder<E> {
     }
 
     fn counter<A: Algorithm>(&self, quota: A, instances: Option<NonZeroU32>) -> Counter<A> {
-        let verbs = A::verbs().map(Verbs::scripts).unwrap_or_default();
         let scripts = [A::check_script(), A::peek_script()];
+        let verbs = A::verbs().scripts();
         self.executor.prepare(&[&scripts[..], &verbs, A::batch_script().as_slice()].concat());
         let share = instances.map(|instances| Share::new(quota, instances, self.share_keys_max));
         Counter { quota, share }

@@ -25,12 +25,6 @@ pub enum CheckError {
         /// The most that one call can spend.
         max: u32,
     },
-    /// The algorithm of this limiter cannot do that.
-    #[error("this algorithm has no {verb}")]
-    Unsupported {
-        /// What was asked for.
-        verb: &'static str,
-    },
 }
 
 /// Why nothing is known to have been given back.
@@ -55,12 +49,6 @@ pub enum ResetError {
     /// The backend gave no answer; it says whether the key may be reset, or blocked, all the same.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// The algorithm of this limiter cannot do that.
-    #[error("this algorithm has no {verb}")]
-    Unsupported {
-        /// What was asked for.
-        verb: &'static str,
-    },
 }
 
 /// Why options make no [`Limiter`](crate::Limiter).
@@ -79,7 +67,7 @@ pub enum ConfigError {
     /// A decision needs some time.
     #[error("a deadline must be at least {DEADLINE_MIN:?}, this is {0:?}")]
     Deadline(Duration),
-    /// Cells of this algorithm cannot be given back, so they are not bought ahead.
+    /// How much more leases let through is not known for this algorithm.
     #[error("leases take GCRA or the sliding window")]
     NotLeasable,
     /// A lease that lives long compared with the quota lets much more through.

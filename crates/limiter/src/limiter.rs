@@ -228,14 +228,11 @@ impl<E: Executor> Inner<E> {
     ) -> Result<(), ResetError> {
         let key = cell::<A>(&self.namespace, &self.name, key)?;
         let _voided = self.voiding(&key, Word::key(&key));
-        match Reset::new(counter.quota, key.clone()) {
-            Some(reset) => match self.run(&reset).await {
-                Err(BackendError::Rejected(Rejection {
-                    kind: RejectionKind::WrongType, ..
-                })) => self.run(&Delete::<A>::new(key.clone())).await?,
-                done => _ = done?,
-            },
-            None => self.run(&Delete::<A>::new(key.clone())).await?,
+        match self.run(&Reset::new(counter.quota, key.clone())).await {
+            Err(BackendError::Rejected(Rejection { kind: RejectionKind::WrongType, .. })) => {
+                self.run(&Delete::<A>::new(key.clone())).await?;
+            }
+            done => _ = done?,
         }
         if let Some(share) = &counter.share {
             share.forget(&key);

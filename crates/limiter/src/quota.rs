@@ -1,5 +1,6 @@
 //! What may be spent, checked once.
 
+use std::mem;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -113,7 +114,26 @@ impl Quota {
             Self::SlidingLog(quota) => quota.max(),
         }
     }
+
+    /// Whether both count the same way, and so on the same keys.
+    pub(crate) fn is_of_algorithm_of(&self, other: &Self) -> bool {
+        mem::discriminant(self) == mem::discriminant(other)
+    }
 }
+
+/// Hands a call through with the parameters of one algorithm.
+macro_rules! by_quota {
+    ($quota:expr, $parameters:ident => $call:expr) => {
+        match $quota {
+            $crate::Quota::Gcra($parameters) => $call,
+            $crate::Quota::SlidingWindow($parameters) => $call,
+            $crate::Quota::TokenBucket($parameters) => $call,
+            $crate::Quota::FixedWindow($parameters) => $call,
+            $crate::Quota::SlidingLog($parameters) => $call,
+        }
+    };
+}
+pub(crate) use by_quota;
 
 /// Each algorithm's parameters are a quota.
 macro_rules! into_quota {

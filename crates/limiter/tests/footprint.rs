@@ -70,7 +70,7 @@ const GCRA_OVER: &str = "return (struct.unpack('>I8', state))";
 const WINDOW_OVER: &str = "local at, width = struct.unpack('>I8I8', state) \
     return (math.floor(at / width) + 64) * width";
 const BUCKET_OVER: &str = "\
-    local missing, gain, token, earned, at = struct.unpack('>I4I4I8I8I8', state) \
+    local at, missing, gain, token, earned = struct.unpack('>I8I4I4I8I8', state) \
     return at + math.ceil((missing * token - earned) / gain)";
 /// It is kept for a window more, but for a minute at most.
 const FIXED_OVER: &str = "local at, ends, window = struct.unpack('>I8I8I8', state) \
@@ -152,6 +152,10 @@ async fn key_with_a_preface_takes_the_stated_bytes_more_and_expires_when_nobody_
     for (quota, bytes, over) in [
         (Quota::gcra(100, 100 * second, 20).unwrap(), GCRA_BYTES, GCRA_OVER),
         (Quota::sliding_window(20, 2 * second).unwrap(), WINDOW_BYTES, WINDOW_OVER),
+        (Quota::token_bucket(100, 101 * second, 20).unwrap(), BUCKET_BYTES, BUCKET_OVER),
+        (Quota::fixed_window(20, 2 * second).unwrap(), FIXED_BYTES, FIXED_OVER),
+        // The allocator has rounded so many cells up by more than a preface.
+        (Quota::sliding_log(128, 20 * second).unwrap(), LOG_BYTES - PREFACE_BYTES, LOG_OVER),
     ] {
         let fixture = Fixture::new().await;
         use_keys(&fixture.limiter(quota), true).await;

@@ -14,10 +14,11 @@ use crate::algorithm::Algorithm;
 use crate::denials::Denials;
 use crate::limiter::{Counter, Inner, Limiter, by_algorithm};
 use crate::op::{AtMost, Refund, cell};
+use crate::quota::by_quota;
 use crate::receipt::Receipt;
 use crate::telemetry::LeaseTelemetry;
 use crate::voids::{Voids, Word};
-use crate::{Answer, Decision, Quota, Source, Verdict};
+use crate::{Answer, Decision, Source, Verdict};
 
 /// A sweep looks at all keys, so it must not come all the time.
 const SWEEP_EVERY_MIN: Duration = Duration::from_millis(5);
@@ -151,7 +152,7 @@ impl<E: Executor> Inner<E> {
     async fn buy<A: Algorithm>(&self, counter: &Counter<A>, mut purchase: Purchase, cells: u32) {
         let Purchase { leases, name, is_over } = &mut purchase;
         let Ok(key) = cell::<A>(&self.namespace, &self.name, name) else { return };
-        let Some(at_most) = AtMost::new(counter.quota, key.clone(), cells) else { return };
+        let at_most = AtMost::new(counter.quota, key.clone(), cells);
         let (stamp, asked_at) = (leases.stamp(&key), self.clock.now());
         let asked = self.asking(&key);
         // No answer: nothing more is bought until the fleet has answered a call.
@@ -236,11 +237,7 @@ impl<E: Executor> Giver<E> {
             return Ok(());
         }
         self.telemetry.given_back(receipt.cost());
-        match receipt.quota {
-            Quota::Gcra(quota) => self.refund_by(quota, receipt).await,
-            Quota::SlidingWindow(quota) => self.refund_by(quota, receipt).await,
-            _ => Ok(()),
-        }
+        by_quota!(receipt.quota, quota => self.refund_by(quota, receipt).await)
     }
 
     async fn refund_by<A: Algorithm>(
@@ -249,7 +246,7 @@ impl<E: Executor> Giver<E> {
         receipt: Receipt,
     ) -> Result<(), BackendError> {
         let Receipt { key, debit, .. } = receipt;
-        let Some(refund) = Refund::new(quota, key.clone(), debit) else { return Ok(()) };
+        let refund = Refund::new(quota, key.clone(), debit);
         let given = match timeout(self.deadline, self.executor.run(&refund)).await {
             Ok(given) => given,
             Err(_) => Err(BackendError::Unknown(Outage::Deadline(self.deadline))),
