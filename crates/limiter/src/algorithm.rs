@@ -33,15 +33,9 @@ pub trait Algorithm: Copy + Debug + PartialEq + Into<Quota> + Send + Sync + 'sta
         None
     }
 
-    /// The scripts of the verbs beyond check and peek. Default: none, so that an algorithm without
-    /// them is not asked for a partial grant, a refund or a block, and a reset deletes its keys.
-    ///
-    /// An algorithm that has them reads its keys through `lua/open.lua` and `lua/settle.lua`, writes
-    /// the preface before its states, and implements [`reanchor`](Self::reanchor),
-    /// [`is_other`](Self::is_other) and [`give_back`](Self::give_back).
-    fn verbs() -> Option<&'static Verbs> {
-        None
-    }
+    /// The scripts of the verbs beyond check and peek. As all of its scripts, they read keys through
+    /// `lua/open.lua` and `lua/settle.lua`, and write the preface before the state.
+    fn verbs() -> &'static Verbs;
 
     /// Writes the parameters, in the order of the scripts.
     fn args(&self, to: &mut dyn ArgSink);
@@ -62,17 +56,11 @@ pub trait Algorithm: Copy + Debug + PartialEq + Into<Quota> + Send + Sync + 'sta
 
     /// What must be written instead of `state` even if nothing is spent, because it is from the
     /// future: what [`decide`](Self::decide) returns with a refusal.
-    fn reanchor(&self, state: &Self::State, now: ServerTime) -> Option<Self::State> {
-        let _ = (state, now);
-        None
-    }
+    fn reanchor(&self, state: &Self::State, now: ServerTime) -> Option<Self::State>;
 
     /// Whether `state` was written with other parameters, so that what its times mean changes when
     /// it is written with these.
-    fn is_other(&self, state: &Self::State) -> bool {
-        let _ = state;
-        false
-    }
+    fn is_other(&self, state: &Self::State) -> bool;
 
     /// Gives back what a call has spent, as far as time has not done so already: how much that is, in
     /// units of the algorithm, and what is left of `state`, which is not from the future nor of
@@ -85,10 +73,7 @@ pub trait Algorithm: Copy + Debug + PartialEq + Into<Quota> + Send + Sync + 'sta
         debit: &Debit,
         since: u64,
         now: ServerTime,
-    ) -> Option<(u64, Option<Self::State>)> {
-        let _ = (state, debit, since, now);
-        None
-    }
+    ) -> Option<(u64, Option<Self::State>)>;
 
     /// What `cost` cells are in the units of a refund. Default: as many.
     fn price(&self, cost: u32) -> u64 {

@@ -18,17 +18,24 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::Algorithm;
+use crate::algorithm::{Algorithm, Debit, Verbs, script};
 use crate::quota::Rate;
 use crate::{BucketQuota, Verdict};
 
-const STANDING_LUA: &str = include_str!("lua/bucket.lua");
-const CHECK_LUA: &str = include_str!("lua/bucket_check.lua");
-const PEEK_LUA: &str = include_str!("lua/bucket_peek.lua");
-const BATCH_LUA: &str = include_str!("lua/bucket_batch.lua");
-static CHECK: Script = Script::timed("limiter.bucket_check", &[STANDING_LUA, CHECK_LUA, PEEK_LUA]);
-static PEEK: Script = Script::timed("limiter.bucket_peek", &[STANDING_LUA, PEEK_LUA]);
-static BATCH: Script = Script::timed("limiter.bucket_batch", &[STANDING_LUA, BATCH_LUA]);
+static CHECK: Script =
+    script!("bucket", "check", ["bucket_check.lua", "bucket_peek.lua", "reply.lua"]);
+static PEEK: Script = script!("bucket", "peek", ["bucket_peek.lua", "reply.lua"]);
+static BATCH: Script = script!("bucket", "batch", ["bucket_batch.lua"]);
+static VERBS: Verbs = Verbs {
+    at_most: script!(
+        "bucket",
+        "at_most",
+        ["bucket_at_most.lua", "bucket_check.lua", "bucket_peek.lua", "reply.lua"]
+    ),
+    refund: script!("bucket", "refund", ["bucket_refund.lua"]),
+    block: script!("bucket", "block", ["block.lua"]),
+    reset: script!("bucket", "reset", ["reset.lua"]),
+};
 
 /// What is kept of one key. It holds its parameters, so that others can read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +54,10 @@ impl BucketState {
     /// The state as the scripts store it.
     pub fn to_wire(&self) -> Vec<u8> {
         let mut wire = Vec::with_capacity(32);
+        wire.extend(self.at_us.to_be_bytes());
         wire.extend(self.missing.to_be_bytes());
         wire.extend((self.rate.gain as u32).to_be_bytes());
-        wire.extend([self.rate.token, self.earned, self.at_us].map(u64::to_be_bytes).concat());
+        wire.extend([self.rate.token, self.earned].map(u64::to_be_bytes).concat());
         wire
     }
 
@@ -74,6 +82,10 @@ impl Algorithm for BucketQuota {
 
     fn batch_script() -> Option<&'static Script> {
         Some(&BATCH)
+    }
+
+    fn verbs() -> &'static Verbs {
+        &VERBS
     }
 
     fn args(&self, to: &mut dyn ArgSink) {
@@ -104,6 +116,54 @@ impl Algorithm for BucketQuota {
         let next = BucketState { missing, earned, at_us: standing.now_us, rate: self.parts() };
         let reset_after_us = next.lapses_us() - standing.now_us;
         (Verdict { remaining: self.burst() - missing, reset_after_us, ..verdict }, Some(next))
+    }
+
+    fn reanchor(&self, state: &BucketState, now: ServerTime) -> Option<BucketState> {
+        Standing::of(*self, Some(state), now.as_micros()).moved
+    }
+
+    fn is_other(&self, state: &BucketState) -> bool {
+        state.rate != self.parts()
+    }
+
+    /// The bounds of GCRA, in parts of a token. What is missing beyond the time at which the bucket
+    /// would have been full after the call was taken later. That time, and what was given back since,
+    /// are rounded up to µs, so the part of the last µs is taken for one part of a token: exact if
+    /// the rate has one part per µs, and otherwise less than a µs too little.
+    fn give_back(
+        &self,
+        state: &BucketState,
+        debit: &Debit,
+        since: u64,
+        now: ServerTime,
+    ) -> Option<(u64, Option<BucketState>)> {
+        let (now_us, rate) = (now.as_micros(), self.parts());
+        let Standing { missing, earned, .. } = Standing::of(*self, Some(state), now_us);
+        let own_us = debit.upto.as_micros().saturating_sub(since).saturating_sub(now_us);
+        if missing == 0 || own_us == 0 || debit.cost == 0 {
+            return None;
+        }
+        let debt_us = rate.time_us(missing.into(), earned);
+        let given_us = self.price(debit.cost).min(own_us).min(debt_us);
+        let (tokens, parts) = match rate.earns(own_us - 1, 1) {
+            (tokens, _) if tokens >= debit.cost.into() => (debit.cost.into(), 0),
+            own => own,
+        };
+        let mut next = BucketState { missing, earned: earned + parts, at_us: now_us, rate };
+        let mut given = tokens;
+        if next.earned >= rate.token {
+            next.earned -= rate.token;
+            given += 1;
+        }
+        next.missing = u64::from(missing).saturating_sub(given) as u32;
+        Some((given_us, (next.missing > 0).then_some(next)))
+    }
+
+    fn price(&self, cost: u32) -> u64 {
+        match cost {
+            0 => 0,
+            _ => self.parts().time_us(cost.into(), 0),
+        }
     }
 
     fn peek(&self, state: Option<&BucketState>, now: ServerTime, cost: u32) -> Verdict {

@@ -5,10 +5,12 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use fleetwide_core_traits::{Bus, Clock, Executor, Namespace, SystemClock};
+use parking_lot::Mutex;
 use tokio::sync::mpsc::Receiver;
 
-use crate::algorithm::{Algorithm, Verbs};
+use crate::algorithm::Algorithm;
 use crate::combine::Combiner;
 use crate::denials::Denials;
 use crate::fallback::gate::{Gate, Listener};
@@ -200,7 +202,7 @@ impl<E: Executor> LimiterBuilder<E> {
     }
 
     /// Sets what carries word among the instances that what they remember of a key is void: after a
-    /// reset, a refund or a block. Default: nothing.
+    /// reset, a refund or a block, and all refusals after a change of the quota. Default: nothing.
     ///
     /// It is told in the background, and nothing rests on it: a word that is lost costs what it costs
     /// without a bus, which is the time of [`deny_cache`](Self::deny_cache), and for what is in hand
@@ -309,13 +311,14 @@ impl<E: Executor> LimiterBuilder<E> {
             combiner,
             namespace: self.namespace,
             name,
-            quota: self.quota,
-            policy,
+            policy: ArcSwap::from_pointee(policy),
+            changing: Mutex::new(()),
             unavailable,
             deadline: self.deadline,
             probe_every: self.probe_every,
             gate,
             denials,
+            leasing: self.leasing,
             leases,
             voids,
             clock: self.clock,
@@ -324,8 +327,8 @@ impl<E: Executor> LimiterBuilder<E> {
     }
 
     fn counter<A: Algorithm>(&self, quota: A, instances: Option<NonZeroU32>) -> Counter<A> {
-        let verbs = A::verbs().map(Verbs::scripts).unwrap_or_default();
         let scripts = [A::check_script(), A::peek_script()];
+        let verbs = A::verbs().scripts();
         self.executor.prepare(&[&scripts[..], &verbs, A::batch_script().as_slice()].concat());
         let share = instances.map(|instances| Share::new(quota, instances, self.share_keys_max));
         Counter { quota, share }

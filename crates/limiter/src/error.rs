@@ -25,12 +25,21 @@ pub enum CheckError {
         /// The most that one call can spend.
         max: u32,
     },
-    /// The algorithm of this limiter cannot do that.
-    #[error("this algorithm has no {verb}")]
-    Unsupported {
-        /// What was asked for.
-        verb: &'static str,
-    },
+    /// The quota of this call counts in another way than the limiter's own, under other keys.
+    #[error("the quota of this call counts in another way than the limiter's")]
+    OtherAlgorithm,
+}
+
+/// Why a limiter goes on with the quota that it has.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuotaChangeError {
+    /// Each algorithm has keys of its own, so all that was spent would be forgotten.
+    #[error("the quota counts in another way: what was spent would be forgotten")]
+    OtherAlgorithm,
+    /// The limiter's leases do not fit it.
+    #[error(transparent)]
+    Leases(ConfigError),
 }
 
 /// Why nothing is known to have been given back.
@@ -55,12 +64,6 @@ pub enum ResetError {
     /// The backend gave no answer; it says whether the key may be reset, or blocked, all the same.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// The algorithm of this limiter cannot do that.
-    #[error("this algorithm has no {verb}")]
-    Unsupported {
-        /// What was asked for.
-        verb: &'static str,
-    },
 }
 
 /// Why options make no [`Limiter`](crate::Limiter).
@@ -79,7 +82,7 @@ pub enum ConfigError {
     /// A decision needs some time.
     #[error("a deadline must be at least {DEADLINE_MIN:?}, this is {0:?}")]
     Deadline(Duration),
-    /// Cells of this algorithm cannot be given back, so they are not bought ahead.
+    /// How much more leases let through is not known for this algorithm.
     #[error("leases take GCRA or the sliding window")]
     NotLeasable,
     /// A lease that lives long compared with the quota lets much more through.

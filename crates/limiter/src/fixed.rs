@@ -17,16 +17,23 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::Algorithm;
+use crate::algorithm::{Algorithm, Debit, Verbs, script};
 use crate::{FixedQuota, Verdict};
 
-const STANDING_LUA: &str = include_str!("lua/fixed.lua");
-const CHECK_LUA: &str = include_str!("lua/fixed_check.lua");
-const PEEK_LUA: &str = include_str!("lua/fixed_peek.lua");
-const BATCH_LUA: &str = include_str!("lua/fixed_batch.lua");
-static CHECK: Script = Script::timed("limiter.fixed_check", &[STANDING_LUA, CHECK_LUA, PEEK_LUA]);
-static PEEK: Script = Script::timed("limiter.fixed_peek", &[STANDING_LUA, PEEK_LUA]);
-static BATCH: Script = Script::timed("limiter.fixed_batch", &[STANDING_LUA, BATCH_LUA]);
+static CHECK: Script =
+    script!("fixed", "check", ["fixed_check.lua", "fixed_peek.lua", "reply.lua"]);
+static PEEK: Script = script!("fixed", "peek", ["fixed_peek.lua", "reply.lua"]);
+static BATCH: Script = script!("fixed", "batch", ["fixed_batch.lua"]);
+static VERBS: Verbs = Verbs {
+    at_most: script!(
+        "fixed",
+        "at_most",
+        ["fixed_at_most.lua", "fixed_check.lua", "fixed_peek.lua", "reply.lua"]
+    ),
+    refund: script!("fixed", "refund", ["fixed_refund.lua"]),
+    block: script!("fixed", "block", ["block.lua"]),
+    reset: script!("fixed", "reset", ["reset.lua"]),
+};
 
 /// Longer than clocks are set back by in ordinary operation. `lua/fixed_check.lua` has it too.
 const KEPT_US_MAX: u64 = 60_000_000;
@@ -82,6 +89,10 @@ impl Algorithm for FixedQuota {
         Some(&BATCH)
     }
 
+    fn verbs() -> &'static Verbs {
+        &VERBS
+    }
+
     fn args(&self, to: &mut dyn ArgSink) {
         to.uint(self.window_us());
         to.uint(self.max().into());
@@ -109,6 +120,34 @@ impl Algorithm for FixedQuota {
         let next = FixedState { at_us, ends_us, window_us, sum: standing.sum + cost };
         let remaining = self.max() - next.sum;
         (Verdict { remaining, reset_after_us: ends_us - at_us, ..verdict }, Some(next))
+    }
+
+    fn reanchor(&self, state: &FixedState, now: ServerTime) -> Option<FixedState> {
+        Standing::of(*self, Some(state), now.as_micros()).moved
+    }
+
+    fn is_other(&self, state: &FixedState) -> bool {
+        state.window_us != self.window_us()
+    }
+
+    /// All or nothing, while the window that counts it is under way. No two counts of one life end at
+    /// the same time.
+    fn give_back(
+        &self,
+        state: &FixedState,
+        debit: &Debit,
+        _since: u64,
+        now: ServerTime,
+    ) -> Option<(u64, Option<FixedState>)> {
+        let Standing { now_us, sum, ends_us, .. } =
+            Standing::of(*self, Some(state), now.as_micros());
+        let cost = debit.cost;
+        if cost == 0 || sum < cost || debit.upto.as_micros() != ends_us {
+            return None;
+        }
+        let (window_us, sum) = (self.window_us(), sum - cost);
+        let next = FixedState { at_us: now_us, ends_us, window_us, sum };
+        Some((cost.into(), (sum > 0).then_some(next)))
     }
 
     fn peek(&self, state: Option<&FixedState>, now: ServerTime, cost: u32) -> Verdict {

@@ -70,8 +70,8 @@ impl Algorithm for GcraQuota {
         Some(&BATCH)
     }
 
-    fn verbs() -> Option<&'static Verbs> {
-        Some(&VERBS)
+    fn verbs() -> &'static Verbs {
+        &VERBS
     }
 
     fn args(&self, to: &mut dyn ArgSink) {

@@ -17,16 +17,22 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::Algorithm;
+use crate::algorithm::{Algorithm, Debit, Verbs, script};
 use crate::{LogQuota, Verdict};
 
-const STANDING_LUA: &str = include_str!("lua/log.lua");
-const CHECK_LUA: &str = include_str!("lua/log_check.lua");
-const PEEK_LUA: &str = include_str!("lua/log_peek.lua");
-const BATCH_LUA: &str = include_str!("lua/log_batch.lua");
-static CHECK: Script = Script::timed("limiter.log_check", &[STANDING_LUA, CHECK_LUA, PEEK_LUA]);
-static PEEK: Script = Script::timed("limiter.log_peek", &[STANDING_LUA, PEEK_LUA]);
-static BATCH: Script = Script::timed("limiter.log_batch", &[STANDING_LUA, BATCH_LUA]);
+static CHECK: Script = script!("log", "check", ["log_check.lua", "log_peek.lua", "reply.lua"]);
+static PEEK: Script = script!("log", "peek", ["log_peek.lua", "reply.lua"]);
+static BATCH: Script = script!("log", "batch", ["log_batch.lua"]);
+static VERBS: Verbs = Verbs {
+    at_most: script!(
+        "log",
+        "at_most",
+        ["log_at_most.lua", "log_check.lua", "log_peek.lua", "reply.lua"]
+    ),
+    refund: script!("log", "refund", ["log_refund.lua"]),
+    block: script!("log", "block", ["block.lua"]),
+    reset: script!("log", "reset", ["reset.lua"]),
+};
 
 /// What is kept of one key. It holds its parameters, so that others can read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +81,10 @@ impl Algorithm for LogQuota {
         Some(&BATCH)
     }
 
+    fn verbs() -> &'static Verbs {
+        &VERBS
+    }
+
     fn args(&self, to: &mut dyn ArgSink) {
         to.uint(self.window_us());
         to.uint(self.max().into());
@@ -105,6 +115,36 @@ impl Algorithm for LogQuota {
         let remaining = self.max() - times_us.len() as u32;
         let verdict = Verdict { remaining, reset_after_us: window_us, ..verdict };
         (verdict, Some(LogState { window_us, times_us }))
+    }
+
+    fn reanchor(&self, state: &LogState, now: ServerTime) -> Option<LogState> {
+        Standing::of(*self, Some(state), now.as_micros()).moved
+    }
+
+    fn is_other(&self, state: &LogState) -> bool {
+        state.window_us != self.window_us()
+    }
+
+    /// All or nothing: the cells of the call are of one moment, and leave the window together. Cells
+    /// of one moment are alike, whichever call spent them.
+    fn give_back(
+        &self,
+        state: &LogState,
+        debit: &Debit,
+        _since: u64,
+        now: ServerTime,
+    ) -> Option<(u64, Option<LogState>)> {
+        let standing = Standing::of(*self, Some(state), now.as_micros());
+        let (live, spent_us) = (standing.live(), debit.at.as_micros());
+        let from = live.partition_point(|&time_us| time_us < spent_us);
+        let upto = live.partition_point(|&time_us| time_us <= spent_us);
+        let cost = debit.cost as usize;
+        if cost == 0 || upto - from < cost {
+            return None;
+        }
+        let times_us = [&live[..upto - cost], &live[upto..]].concat();
+        let next = LogState { window_us: self.window_us(), times_us };
+        Some((cost as u64, (!next.times_us.is_empty()).then_some(next)))
     }
 
     fn peek(&self, state: Option<&LogState>, now: ServerTime, cost: u32) -> Verdict {

@@ -1,5 +1,6 @@
 //! What may be spent, checked once.
 
+use std::mem;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -112,6 +113,11 @@ impl Quota {
             Self::FixedWindow(quota) => quota.max(),
             Self::SlidingLog(quota) => quota.max(),
         }
+    }
+
+    /// Whether both count the same way, and so on the same keys.
+    pub(crate) fn is_of_algorithm_of(&self, other: &Self) -> bool {
+        mem::discriminant(self) == mem::discriminant(other)
     }
 }
 

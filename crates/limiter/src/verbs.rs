@@ -5,11 +5,12 @@ use std::time::Duration;
 use fleetwide_core_traits::{Executor, Key};
 
 use crate::algorithm::Algorithm;
-use crate::limiter::{Counter, Inner, Limiter, Policy, by_algorithm};
+use crate::counter::by_quota;
+use crate::limiter::{Counter, Inner, Limiter, by_algorithm};
 use crate::op::{AtMost, Block, Check, Refund, cell};
 use crate::voids::Word;
 use crate::{
-    Answer, CheckError, Decision, Grant, Quota, Receipt, RefundError, Refunded, ResetError, Source,
+    Answer, CheckError, Decision, Grant, Receipt, RefundError, Refunded, ResetError, Source,
 };
 
 impl<E: Executor> Limiter<E> {
@@ -43,19 +44,18 @@ impl<E: Executor> Limiter<E> {
         cost: u64,
     ) -> Result<Grant, CheckError> {
         let (inner, key) = (&*self.inner, key.as_ref());
-        by_algorithm!(&inner.policy, counter => inner.check_with_receipt(counter, key, cost).await)
+        by_algorithm!(&*inner.policy(), counter => inner.check_with_receipt(counter, key, cost).await)
     }
 
     /// Spends as many cells of `key` as are left, `most` at most.
     ///
     /// A grant of none is a refusal, which says when one cell is there. A `most` of 0 spends nothing
-    /// and is allowed. More than the quota's [`cost_max`](Quota::cost_max) is never granted at once.
+    /// and is allowed. More than the quota's [`cost_max`](crate::Quota::cost_max) is never granted at once.
     ///
     /// While the backend is away, the rung grants all or none.
     ///
     /// # Errors
-    /// [`CheckError`] if the key is empty or longer than 64 KiB, or if the algorithm has no partial
-    /// grants.
+    /// [`CheckError`] if the key is empty or longer than 64 KiB.
     ///
     /// # Cancel safety
     /// A dropped call may have spent the cells, and nobody has the receipt.
@@ -68,17 +68,18 @@ impl<E: Executor> Limiter<E> {
         most: u32,
     ) -> Result<Grant, CheckError> {
         let (inner, key) = (&*self.inner, key.as_ref());
-        by_algorithm!(&inner.policy, counter => inner.check_at_most(counter, key, most).await)
+        by_algorithm!(&*inner.policy(), counter => inner.check_at_most(counter, key, most).await)
     }
 
     /// Gives back what a call has spent, as far as time has not done so already.
     ///
     /// It is tried once and never sent again: after an error that says that it may have happened, the
-    /// cells may be there or not. For GCRA the last cells that were spent are the last to come back;
-    /// what stands behind others that were spent later counts in full, what time has given back does
-    /// not count. A window gives back all or nothing. After a refund of cells in a window,
-    /// `reset_after` can be longer than it need be until the sub-window in which they were spent has
-    /// left.
+    /// cells may be there or not. For GCRA and the token bucket the last cells that were spent are the
+    /// last to come back; what stands behind others that were spent later counts in full, what time
+    /// has given back does not count. Windows and the log give back all or nothing: while the cells
+    /// are in the window, or for the fixed window while the one that counts them is under way. After
+    /// a refund of cells in a sliding window, `reset_after` can be longer than it need be until the
+    /// sub-window in which they were spent has left.
     ///
     /// # Errors
     /// [`RefundError`] if the backend gave no answer within the deadline, or if the receipt is
@@ -91,13 +92,10 @@ impl<E: Executor> Limiter<E> {
     /// If polled outside a Tokio runtime with a time driver.
     pub async fn refund(&self, receipt: Receipt) -> Result<Refunded, RefundError> {
         let inner = &*self.inner;
-        match (&inner.policy, receipt.quota) {
-            (Policy::Gcra(_), Quota::Gcra(quota)) => inner.refund(quota, receipt).await,
-            (Policy::SlidingWindow(_), Quota::SlidingWindow(quota)) => {
-                inner.refund(quota, receipt).await
-            }
-            _ => Err(RefundError::Foreign),
+        if !inner.quota().is_of_algorithm_of(&receipt.quota) {
+            return Err(RefundError::Foreign);
         }
+        by_quota!(receipt.quota, quota => inner.refund(quota, receipt).await)
     }
 
     /// Refuses everything of `key` for `duration` from now by the server's clock, whatever is left,
@@ -108,8 +106,8 @@ impl<E: Executor> Limiter<E> {
     /// lifts it. What was spent stays spent. While the backend is away, the rung does not know of it.
     ///
     /// # Errors
-    /// [`ResetError`] if the key is empty or longer than 64 KiB, if the algorithm has no blocks, or
-    /// if the backend gave no answer within the deadline. Durations above a year are cut to a year.
+    /// [`ResetError`] if the key is empty or longer than 64 KiB, or if the backend gave no answer
+    /// within the deadline. Durations above a year are cut to a year.
     ///
     /// # Cancel safety
     /// A dropped call may have blocked the key.
@@ -122,7 +120,7 @@ impl<E: Executor> Limiter<E> {
         duration: Duration,
     ) -> Result<Duration, ResetError> {
         let (inner, key) = (&*self.inner, key.as_ref());
-        by_algorithm!(&inner.policy, counter => inner.block(counter, key, duration).await)
+        by_algorithm!(&*inner.policy(), counter => inner.block(counter, key, duration).await)
     }
 }
 
@@ -145,7 +143,7 @@ impl<E: Executor> Inner<E> {
         let asked = self.asking(&key);
         let answer = self.ask(self.combiner.run(&check)).await;
         if let Ok(answer) = &answer {
-            self.denials.learn(name, asked, cost, answer, self.clock.now());
+            self.remember(counter.quota, name, asked, cost, answer, self.clock.now());
         }
         Ok(self.grant(counter, &key, cost, answer))
     }
@@ -162,16 +160,15 @@ impl<E: Executor> Inner<E> {
         let cost = most.min(counter.quota.cost_max());
         let name = key;
         let key = cell::<A>(&self.namespace, &self.name, name)?;
-        let at_most = AtMost::new(counter.quota, key.clone(), cost);
-        let at_most = at_most.ok_or(CheckError::Unsupported { verb: "check_at_most" })?;
         // Refused is who cannot have one.
         if let Some(refused) = self.recall(name, 1) {
             return Ok(Grant::of_nothing(refused));
         }
         let asked = self.asking(&key);
+        let at_most = AtMost::new(counter.quota, key.clone(), cost);
         let answer = self.ask(self.run(&at_most)).await;
         if let Ok(answer) = &answer {
-            self.denials.learn(name, asked, 1, answer, self.clock.now());
+            self.remember(counter.quota, name, asked, 1, answer, self.clock.now());
         }
         Ok(self.grant(counter, &key, cost, answer))
     }
@@ -187,8 +184,7 @@ impl<E: Executor> Inner<E> {
         let grant = match answer {
             Ok(answer) => {
                 let now = self.clock.now();
-                let receipt =
-                    A::verbs().and_then(|_| Receipt::new(key, counter.quota.into(), &answer, now));
+                let receipt = Receipt::new(key, counter.quota.into(), &answer, now);
                 let decision = counter.shared(key, &answer, now);
                 Grant { decision, granted: answer.granted, receipt }
             }
@@ -212,8 +208,7 @@ impl<E: Executor> Inner<E> {
             return Ok(Refunded::Nothing);
         }
         let _voided = self.voiding(&key, Word::refusals(&key));
-        let refund = Refund::new(quota, key, debit).ok_or(RefundError::Foreign)?;
-        let given = self.run(&refund).await?;
+        let given = self.run(&Refund::new(quota, key, debit)).await?;
         Ok(match given {
             0 => Refunded::Nothing,
             given if given >= quota.price(debit.cost) => Refunded::All,
@@ -228,10 +223,8 @@ impl<E: Executor> Inner<E> {
         duration: Duration,
     ) -> Result<Duration, ResetError> {
         let key = cell::<A>(&self.namespace, &self.name, key)?;
-        let block = Block::new(counter.quota, key.clone(), duration);
-        let block = block.ok_or(ResetError::Unsupported { verb: "block" })?;
         let _voided = self.voiding(&key, Word::key(&key));
-        Ok(self.run(&block).await?)
+        Ok(self.run(&Block::new(counter.quota, key, duration)).await?)
     }
 }
 

@@ -169,8 +169,8 @@ impl Algorithm for WindowQuota {
         Some(&BATCH)
     }
 
-    fn verbs() -> Option<&'static Verbs> {
-        Some(&VERBS)
+    fn verbs() -> &'static Verbs {
+        &VERBS
     }
 
     fn args(&self, to: &mut dyn ArgSink) {

@@ -41,24 +41,9 @@ async fn on_both<F>(check: impl Fn(Limiter<support::AnyExecutor>) -> F)
 where
     F: Future<Output = ()>,
 {
-    on_both_by(&quotas(), check).await;
-}
-
-/// The same with those algorithms that have all verbs.
-async fn on_both_with_verbs<F>(check: impl Fn(Limiter<support::AnyExecutor>) -> F)
-where
-    F: Future<Output = ()>,
-{
-    on_both_by(&quotas()[..2], check).await;
-}
-
-async fn on_both_by<F>(quotas: &[Quota], check: impl Fn(Limiter<support::AnyExecutor>) -> F)
-where
-    F: Future<Output = ()>,
-{
     let server = support::server().await;
     let redis = support::redis(&server, |builder| builder).await;
-    for &quota in quotas {
+    for quota in quotas() {
         check(limiter(support::AnyExecutor::Left(Memory::new().executor().clone()), quota)).await;
         check(limiter(support::AnyExecutor::Right(redis.executor()), quota)).await;
     }
@@ -219,7 +204,7 @@ async fn full_memory_is_answered_by_the_rung_and_does_not_end_sharing() {
 
 #[tokio::test]
 async fn what_failed_is_given_back_once_and_what_was_refused_has_no_receipt() {
-    on_both_with_verbs(|limiter| async move {
+    on_both(|limiter| async move {
         let grant = limiter.check_with_receipt("a", 7).await.unwrap();
         assert_eq!((grant.granted, grant.decision.remaining()), (7, 3));
         let other = limiter.check_with_receipt("a", 2).await.unwrap();
@@ -241,7 +226,7 @@ async fn what_failed_is_given_back_once_and_what_was_refused_has_no_receipt() {
 
 #[tokio::test]
 async fn receipt_from_before_a_reset_gives_nothing_back() {
-    on_both_with_verbs(|limiter| async move {
+    on_both(|limiter| async move {
         let grant = limiter.check_with_receipt("a", 5).await.unwrap();
         limiter.reset("a").await.unwrap();
         assert!(limiter.check_cost("a", 6).await.unwrap().is_allowed());
@@ -274,7 +259,7 @@ async fn receipt_that_time_has_made_worthless_costs_no_trip() {
 
 #[tokio::test]
 async fn partial_grant_takes_what_is_left_and_then_refuses_one_cell() {
-    on_both_with_verbs(|limiter| async move {
+    on_both(|limiter| async move {
         let grant = limiter.check_at_most("a", 4).await.unwrap();
         assert_eq!((grant.granted, grant.decision.remaining()), (4, 6));
         assert_eq!(limiter.check_at_most("a", 0).await.unwrap().granted, 0);
@@ -293,7 +278,7 @@ async fn partial_grant_takes_what_is_left_and_then_refuses_one_cell() {
 
 #[tokio::test]
 async fn blocked_key_is_refused_until_the_block_ends_or_is_reset() {
-    on_both_with_verbs(|limiter| async move {
+    on_both(|limiter| async move {
         assert!(limiter.check("a").await.unwrap().is_allowed());
         assert_eq!(limiter.block("a", HOUR).await.unwrap(), HOUR);
         // The longer one stays, and calls do not make it longer.
@@ -318,16 +303,6 @@ async fn blocked_key_is_refused_until_the_block_ends_or_is_reset() {
         assert_eq!(year, 365 * 24 * HOUR, "no block is longer than a year");
     })
     .await;
-}
-
-#[tokio::test]
-async fn verb_that_an_algorithm_has_not_is_an_error_and_no_panic() {
-    let log = limiter(Memory::new().executor().clone(), Quota::sliding_log(10, HOUR).unwrap());
-    let error = log.check_at_most("a", 3).await.unwrap_err();
-    assert_eq!(error, CheckError::Unsupported { verb: "check_at_most" });
-    let error = log.block("a", HOUR).await.unwrap_err();
-    assert_eq!(error, ResetError::Unsupported { verb: "block" });
-    assert!(log.check_with_receipt("a", 3).await.unwrap().receipt.is_none());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 -- block.lua: refuse everything for a while; after settle.lua. A longer block stays as it is.
--- ARGV[4]  µs, 1..  from now
+-- ARGV     the last: µs, 1..  from now
 -- returns  µs until the block ends
-local upto = math.max(blocked, now + tonumber(ARGV[4]))
+local upto = math.max(blocked, now + tonumber(ARGV[#ARGV]))
 if upto > blocked then
   blocked = upto
   local state = ''

@@ -1,34 +1,39 @@
 -- bucket_batch.lua: take several costs, one after the other, as if each came alone at this moment;
--- follows bucket.lua, whose standing serves all of them, and writes at most once.
+-- follows settle.lua, after a standing that serves all of them, and writes at most once.
 -- ARGV[4]  0: bucket.lua finds out where the quota stands, and no more
 -- ARGV[5]  the costs in their order, 4 bytes each, big-endian; 0..burst
--- returns  string of 21 bytes per cost, big-endian:
---          { allowed 1, tokens left 4, retry_after 8, reset_after 8 }
+-- returns  as gcra_batch.lua
 -- denied   as bucket_check.lua; what was refused does not keep later, smaller costs from being taken
 local replies, is_spent, is_refused = {}, false, false
+local pause = math.max(0, blocked - now)
 for place = 1, #ARGV[5], 4 do
   cost = struct.unpack('>I4', ARGV[5], place)
   needed = 0
   if cost > 0 then needed = math.max(0, missing + cost - burst) end
-  if needed > 0 then
+  if needed > 0 or pause > 0 then
     is_refused = true
   elseif cost > 0 then
     missing, is_spent = missing + cost, true
-    lapses = now + time_of(missing, earned, gain, token)
+    ends = now + time_of(missing, earned, gain, token)
   end
+  left = math.max(0, burst - missing)
+  if pause > 0 then left = 0 end
+  retry = time_of(needed, earned, gain, token)
   replies[#replies + 1] = struct.pack(
     '>BI4I8I8',
-    needed == 0 and 1 or 0,
-    math.max(0, burst - missing),
-    until_earned(needed),
-    until_earned(missing)
+    (needed == 0 and pause == 0) and 1 or 0,
+    left,
+    math.max(pause, math.min(retry, ends - now)),
+    math.max(pause, math.min(time_of(missing, earned, gain, token), ends - now))
   )
 end
-if is_spent then
-  local state = struct.pack('>I4I4I8I8I8', missing, gain, token, earned, now)
-  redis.call('SET', key, state, 'PX', string.format('%.0f', math.ceil((lapses - now) / 1000)))
-elseif is_refused and moved then
-  redis.call('SET', key, moved, 'PX', string.format('%.0f', math.ceil((lapses - now) / 1000)))
+if is_spent or is_refused and (moved or is_preface_moved) then
+  local state = is_spent and state_of(missing, earned) or moved or raw
+  local ttl = math.ceil((math.max(ends, kept, blocked) - now) / 1000)
+  redis.call('SET', key, preface .. state, 'PX', string.format('%.0f', ttl))
 end
 replies[#replies + 1] = struct.pack('>I8', now)
+if preface ~= '' then
+  replies[#replies + 1] = struct.pack('>I8I8I8I8', generation, life, refunds, pause)
+end
 return table.concat(replies)

@@ -1,9 +1,9 @@
--- bucket_peek.lua: what a check of `cost` tokens answers if none is taken; follows bucket.lua.
--- returns  tokens left and reset_after as they are, without the cost
+-- bucket_peek.lua: what a check of `cost` tokens answers if none is taken.
+-- leaves   tokens left and reset_after as they are, without the cost
 -- writes   nothing
-return {
-  needed == 0 and now or 0,
-  math.max(0, burst - missing),
-  until_earned(needed),
-  until_earned(missing)
-}
+is_allowed = needed == 0 and blocked <= now
+if not left then
+  left = math.max(0, burst - missing)
+  retry = math.min(time_of(needed, earned, gain, token), ends - now)
+  reset = math.min(time_of(missing, earned, gain, token), ends - now)
+end

@@ -1,15 +1,14 @@
--- log.lua: where one quota stands; log_check.lua and log_peek.lua go on from here.
--- KEYS[1]  string: window 8, then 7 for each cell; big-endian, µs; absent = never used
+-- log.lua: where one quota stands; between open.lua and settle.lua, and the verbs go on from there.
+-- state    window 8, then 7 for each cell; big-endian, µs; absent = never used
 --          window = by the parameters it was written with, then when each cell was spent, the
 --          oldest first; the last is when it was written
 -- ARGV[1]  µs, 1..  window;  [2] cells, 1..128  spent at most in any interval as long
 -- ARGV[3]  cost in cells, 0..max; 0 costs nothing and is never refused
--- returns  { now if allowed, else 0; cells left; retry_after µs; reset_after µs }
 -- clock    `now`, bound by the prelude; integers, exact below 2^53
--- expiry   when the last cell is a window old
+-- expiry   when the last cell is a window old; not before the preface may be forgotten
 -- twin     src/log.rs; tests/lua_twin.rs compares replies and states exactly
 local window, max, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local key, cells, gone, count, lapses = KEYS[1], '', 0, 0, now
+local cells, gone, count, ends, is_shift = '', 0, 0, now, false
 -- What to write even if nothing is spent, because the stored state is from the future.
 local moved
 
@@ -28,8 +27,9 @@ local function spent_by(time)
   return below
 end
 
-local raw = redis.call('GET', key)
-if raw and #raw > 8 and #raw % 7 == 1 then
+-- open.lua reads as much as other algorithms keep.
+if #raw == 85 - base then raw = raw .. redis.call('GETRANGE', key, 85, -1) end
+if #raw > 8 and #raw % 7 == 1 then
   local held = struct.unpack('>I8', raw)
   cells = raw:sub(9)
   count = #cells / 7
@@ -38,20 +38,23 @@ if raw and #raw > 8 and #raw % 7 == 1 then
     -- The clock went back. What was spent stays spent, as of now.
     local past = spent_by(now)
     cells = cells:sub(1, past * 7) .. struct.pack('>I7', now):rep(count - past)
-    last, moved = now, raw:sub(1, 8) .. cells
+    last, moved, is_shift = now, raw:sub(1, 8) .. cells, true
   end
-  lapses = math.max(now, last + held)
-  -- Other parameters: all that was spent counts as spent when it was written.
-  if held ~= window then cells = struct.pack('>I7', last):rep(count) end
-  gone = lapses > now and spent_by(now - window) or count
+  ends = math.max(now, last + held)
+  if held ~= window then
+    -- Other parameters: all that was spent counts as spent when it was written.
+    cells, is_shift = struct.pack('>I7', last):rep(count), is_shift or ends > now
+  end
+  gone = ends > now and spent_by(now - window) or count
 end
 local live = count - gone
 
 -- The time until so many cells have left the window, the oldest first.
 local function until_gone(number)
   if number == 0 then return 0 end
-  return math.min(time_of(gone + number - 1) + window, lapses) - now
+  return math.min(time_of(gone + number - 1) + window, ends) - now
 end
 
+-- How many cells must leave the window before the cost fits.
 local too_many = 0
 if cost > 0 then too_many = math.max(0, live + cost - max) end

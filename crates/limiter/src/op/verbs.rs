@@ -19,14 +19,13 @@ pub struct AtMost<A> {
     quota: A,
     key: Key,
     cost: u32,
-    script: &'static Script,
 }
 
 impl<A: Algorithm> AtMost<A> {
     /// The step that spends up to `cost` of `key`, which is from 1 to the quota's
-    /// [`cost_max`](Algorithm::cost_max). `None` if the algorithm has no script for it.
-    pub fn new(quota: A, key: Key, cost: u32) -> Option<Self> {
-        Some(Self { quota, key, cost, script: &A::verbs()?.at_most })
+    /// [`cost_max`](Algorithm::cost_max).
+    pub const fn new(quota: A, key: Key, cost: u32) -> Self {
+        Self { quota, key, cost }
     }
 }
 
@@ -35,7 +34,7 @@ impl<A: Algorithm> AtomicOp for AtMost<A> {
     type Reply = Answer;
 
     fn script(&self) -> &'static Script {
-        self.script
+        &A::verbs().at_most
     }
 
     fn keys(&self) -> &[Key] {
@@ -64,7 +63,7 @@ impl<A: Algorithm> AtomicOp for AtMost<A> {
 }
 
 /// Gives back what a call has spent, as far as time has not done so already. Answers how much that
-/// is, in the units of the algorithm: µs of debt for GCRA, cells for the sliding window.
+/// is, in the units of the algorithm: µs of debt for GCRA and the token bucket, otherwise cells.
 ///
 /// It recognises nothing: sent twice, it gives back twice.
 #[derive(Clone, Debug)]
@@ -72,13 +71,12 @@ pub struct Refund<A> {
     quota: A,
     key: Key,
     debit: Debit,
-    script: &'static Script,
 }
 
 impl<A: Algorithm> Refund<A> {
-    /// The step that gives `debit` back to `key`. `None` if the algorithm has no script for it.
-    pub fn new(quota: A, key: Key, debit: Debit) -> Option<Self> {
-        Some(Self { quota, key, debit, script: &A::verbs()?.refund })
+    /// The step that gives `debit` back to `key`.
+    pub const fn new(quota: A, key: Key, debit: Debit) -> Self {
+        Self { quota, key, debit }
     }
 }
 
@@ -87,7 +85,7 @@ impl<A: Algorithm> AtomicOp for Refund<A> {
     type Reply = u64;
 
     fn script(&self) -> &'static Script {
-        self.script
+        &A::verbs().refund
     }
 
     fn keys(&self) -> &[Key] {
@@ -126,7 +124,6 @@ pub struct Block<A> {
     quota: A,
     key: Key,
     duration: Duration,
-    script: &'static Script,
 }
 
 impl<A: Algorithm> Block<A> {
@@ -134,10 +131,9 @@ impl<A: Algorithm> Block<A> {
     pub const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
     /// The step that blocks `key` for `duration`, which is cut to
-    /// [`DURATION_MAX`](Self::DURATION_MAX). `None` if the algorithm has no script for it.
-    pub fn new(quota: A, key: Key, duration: Duration) -> Option<Self> {
-        let duration = duration.min(Self::DURATION_MAX);
-        Some(Self { quota, key, duration, script: &A::verbs()?.block })
+    /// [`DURATION_MAX`](Self::DURATION_MAX).
+    pub fn new(quota: A, key: Key, duration: Duration) -> Self {
+        Self { quota, key, duration: duration.min(Self::DURATION_MAX) }
     }
 
     fn duration_us(&self) -> u64 {
@@ -150,7 +146,7 @@ impl<A: Algorithm> AtomicOp for Block<A> {
     type Reply = Duration;
 
     fn script(&self) -> &'static Script {
-        self.script
+        &A::verbs().block
     }
 
     fn keys(&self) -> &[Key] {
@@ -228,14 +224,12 @@ impl<A: Algorithm> AtomicOp for Delete<A> {
 pub struct Reset<A> {
     quota: A,
     key: Key,
-    script: &'static Script,
 }
 
 impl<A: Algorithm> Reset<A> {
-    /// The step that forgets `key`. `None` if the algorithm has no script for it: then
-    /// [`Delete`] is all there is.
-    pub fn new(quota: A, key: Key) -> Option<Self> {
-        Some(Self { quota, key, script: &A::verbs()?.reset })
+    /// The step that forgets `key`.
+    pub const fn new(quota: A, key: Key) -> Self {
+        Self { quota, key }
     }
 }
 
@@ -244,7 +238,7 @@ impl<A: Algorithm> AtomicOp for Reset<A> {
     type Reply = Option<(u64, Duration)>;
 
     fn script(&self) -> &'static Script {
-        self.script
+        &A::verbs().reset
     }
 
     fn keys(&self) -> &[Key] {

@@ -140,8 +140,8 @@ impl Slow for BucketQuota {
         let half = |at: usize| {
             u64::from(u32::from_be_bytes(stored[at..at + 4].try_into().expect("four bytes")))
         };
-        let (missing, gain) = (u128::from(half(0)), half(4));
-        let (token, earned, at) = (number(stored, 8), number(stored, 16), number(stored, 24));
+        let (missing, gain) = (u128::from(half(8)), half(12));
+        let (at, token, earned) = (number(stored, 0), number(stored, 16), number(stored, 24));
         let parts = missing * u128::from(token) - u128::from(earned);
         u128::from(at) + parts.div_ceil(gain.into()) <= now.into()
     }
