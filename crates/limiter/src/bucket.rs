@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::Algorithm;
+use crate::algorithm::{Algorithm, once};
 use crate::quota::Rate;
 use crate::{BucketQuota, Verdict};
 
@@ -28,6 +28,7 @@ const PEEK_LUA: &str = include_str!("lua/bucket_peek.lua");
 const BATCH_LUA: &str = include_str!("lua/bucket_batch.lua");
 static CHECK: Script = Script::timed("limiter.bucket_check", &[STANDING_LUA, CHECK_LUA, PEEK_LUA]);
 static PEEK: Script = Script::timed("limiter.bucket_peek", &[STANDING_LUA, PEEK_LUA]);
+static ONCE: Script = once!("bucket", ["bucket.lua", "bucket_check.lua", "bucket_peek.lua"]);
 static BATCH: Script = Script::timed("limiter.bucket_batch", &[STANDING_LUA, BATCH_LUA]);
 
 /// What is kept of one key. It holds its parameters, so that others can read it.
@@ -70,6 +71,10 @@ impl Algorithm for BucketQuota {
 
     fn peek_script() -> &'static Script {
         &PEEK
+    }
+
+    fn once_script() -> &'static Script {
+        &ONCE
     }
 
     fn batch_script() -> Option<&'static Script> {

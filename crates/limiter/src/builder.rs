@@ -325,7 +325,7 @@ impl<E: Executor> LimiterBuilder<E> {
 
     fn counter<A: Algorithm>(&self, quota: A, instances: Option<NonZeroU32>) -> Counter<A> {
         let verbs = A::verbs().map(Verbs::scripts).unwrap_or_default();
-        let scripts = [A::check_script(), A::peek_script()];
+        let scripts = [A::check_script(), A::peek_script(), A::once_script()];
         self.executor.prepare(&[&scripts[..], &verbs, A::batch_script().as_slice()].concat());
         let share = instances.map(|instances| Share::new(quota, instances, self.share_keys_max));
         Counter { quota, share }

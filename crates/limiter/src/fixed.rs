@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::Algorithm;
+use crate::algorithm::{Algorithm, once};
 use crate::{FixedQuota, Verdict};
 
 const STANDING_LUA: &str = include_str!("lua/fixed.lua");
@@ -26,6 +26,7 @@ const PEEK_LUA: &str = include_str!("lua/fixed_peek.lua");
 const BATCH_LUA: &str = include_str!("lua/fixed_batch.lua");
 static CHECK: Script = Script::timed("limiter.fixed_check", &[STANDING_LUA, CHECK_LUA, PEEK_LUA]);
 static PEEK: Script = Script::timed("limiter.fixed_peek", &[STANDING_LUA, PEEK_LUA]);
+static ONCE: Script = once!("fixed", ["fixed.lua", "fixed_check.lua", "fixed_peek.lua"]);
 static BATCH: Script = Script::timed("limiter.fixed_batch", &[STANDING_LUA, BATCH_LUA]);
 
 /// Longer than clocks are set back by in ordinary operation. `lua/fixed_check.lua` has it too.
@@ -76,6 +77,10 @@ impl Algorithm for FixedQuota {
 
     fn peek_script() -> &'static Script {
         &PEEK
+    }
+
+    fn once_script() -> &'static Script {
+        &ONCE
     }
 
     fn batch_script() -> Option<&'static Script> {

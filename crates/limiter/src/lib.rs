@@ -28,6 +28,8 @@
 //!   new instances run side by side.
 //! - **A refund** gives back only what time has not, so with any number of refunds the contract holds
 //!   for what was spent and kept. A receipt is good for one of them.
+//! - **A request can be made again.** With [`Limiter::check_idempotent`] a retry within a minute gets
+//!   the first answer, and spends nothing.
 //! - **Every key expires** when it says no more than no key at all.
 //!
 //! # Examples
@@ -95,11 +97,13 @@ mod held;
 mod lease;
 mod limiter;
 mod log;
+mod once;
 pub mod op;
 mod policy;
 mod quota;
 mod receipt;
 mod telemetry;
+mod told;
 mod verbs;
 mod voids;
 mod window;

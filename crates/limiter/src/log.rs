@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::Algorithm;
+use crate::algorithm::{Algorithm, once};
 use crate::{LogQuota, Verdict};
 
 const STANDING_LUA: &str = include_str!("lua/log.lua");
@@ -26,6 +26,7 @@ const PEEK_LUA: &str = include_str!("lua/log_peek.lua");
 const BATCH_LUA: &str = include_str!("lua/log_batch.lua");
 static CHECK: Script = Script::timed("limiter.log_check", &[STANDING_LUA, CHECK_LUA, PEEK_LUA]);
 static PEEK: Script = Script::timed("limiter.log_peek", &[STANDING_LUA, PEEK_LUA]);
+static ONCE: Script = once!("log", ["log.lua", "log_check.lua", "log_peek.lua"]);
 static BATCH: Script = Script::timed("limiter.log_batch", &[STANDING_LUA, BATCH_LUA]);
 
 /// What is kept of one key. It holds its parameters, so that others can read it.
@@ -69,6 +70,10 @@ impl Algorithm for LogQuota {
 
     fn peek_script() -> &'static Script {
         &PEEK
+    }
+
+    fn once_script() -> &'static Script {
+        &ONCE
     }
 
     fn batch_script() -> Option<&'static Script> {

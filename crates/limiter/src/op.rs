@@ -3,7 +3,7 @@
 //! [`Limiter`](crate::Limiter) makes them; who builds on the same states makes them directly.
 
 use fleetwide_core_traits::{
-    ArgSink, AtomicOp, Effects, Key, KeyError, Malformed, Namespace, Script, ServerTime, Wire,
+    ArgSink, AtomicOp, Effects, Key, KeyError, Malformed, Namespace, Script, ServerTime, Tag, Wire,
 };
 
 use crate::algorithm::Algorithm;
@@ -11,9 +11,11 @@ use crate::held::{View, lives};
 use crate::{Answer, Held, Mark, PolicyName, Verdict};
 
 mod batch;
+mod once;
 mod verbs;
 
 pub use batch::Batch;
+pub use once::{Once, id_cell};
 pub use verbs::{AtMost, Block, Delete, Refund, Reset};
 
 /// The key of what `user_key` has spent of a policy, as algorithm `A` counts it.
@@ -27,11 +29,15 @@ pub fn cell<A: Algorithm>(
     policy: &PolicyName,
     user_key: &[u8],
 ) -> Result<Key, KeyError> {
+    Ok(tag(namespace, policy, user_key)?.part(A::PART))
+}
+
+/// What the keys of one user's key have in common.
+fn tag(namespace: &Namespace, policy: &PolicyName, user_key: &[u8]) -> Result<Tag, KeyError> {
     if user_key.is_empty() {
         return Err(KeyError::Empty);
     }
-    let name = [policy.as_str().as_bytes(), b"/", user_key].concat();
-    Ok(namespace.tag("limiter", &name)?.part(A::PART))
+    namespace.tag("limiter", &[policy.as_str().as_bytes(), b"/", user_key].concat())
 }
 
 /// Spends cells of one key, if they are there. Answers an [`Answer`].
