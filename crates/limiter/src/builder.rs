@@ -19,6 +19,7 @@ use crate::lease::table::Leases;
 use crate::limiter::{Counter, Inner, Policy};
 use crate::telemetry::{LeaseTelemetry, Telemetry};
 use crate::voids::{self, Hear, Voids, Word};
+use crate::wait::Waiting;
 use crate::{ConfigError, Leasing, Limiter, PolicyName, Quota, RungChange, Unavailable};
 
 /// Twenty times a healthy answer, and less than a caller notices.
@@ -318,6 +319,7 @@ impl<E: Executor> LimiterBuilder<E> {
             denials,
             leases,
             voids,
+            waiting: Waiting::new(),
             clock: self.clock,
             telemetry,
         }))

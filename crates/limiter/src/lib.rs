@@ -66,6 +66,10 @@
 //! - Cells of hot keys are bought ahead ([`leased`](LimiterBuilder::leased), off). They may be used
 //!   later than they were bought, within the bounds that [`Leasing`] states.
 //!
+//! # Waiting
+//! [`Limiter::until_ready`] waits until a cost is spent, in the order of arrival within this process,
+//! and answers at once when that would take too long.
+//!
 //! # Which algorithm
 //! The sliding window gives a client its whole quota at once and never more than that in any
 //! window: take it for 'at most 100 a minute'. GCRA spreads the quota: take it to keep a steady
@@ -106,13 +110,14 @@ mod telemetry;
 mod told;
 mod verbs;
 mod voids;
+mod wait;
 mod window;
 
 pub use algorithm::{Algorithm, Debit, Verbs};
 pub use bucket::BucketState;
 pub use builder::LimiterBuilder;
 pub use decision::{Decision, Source, Verdict};
-pub use error::{CheckError, ConfigError, RefundError, ResetError};
+pub use error::{CheckError, ConfigError, RefundError, ResetError, WaitError};
 pub use fallback::Unavailable;
 pub use fallback::gate::RungChange;
 pub use fixed::FixedState;

@@ -19,6 +19,7 @@ use crate::lease::table::Leases;
 use crate::op::{Check, Delete, Peek, Reset, cell};
 use crate::telemetry::Telemetry;
 use crate::voids::{Voids, Word};
+use crate::wait::Waiting;
 use crate::{
     Answer, BucketQuota, CheckError, Decision, FixedQuota, GcraQuota, LimiterBuilder, LogQuota,
     PolicyName, Quota, ResetError, Source, Unavailable, Verdict, WindowQuota,
@@ -47,6 +48,7 @@ pub(crate) struct Inner<E> {
     pub(crate) denials: Arc<Denials>,
     pub(crate) leases: Option<Arc<Leases>>,
     pub(crate) voids: Option<Voids>,
+    pub(crate) waiting: Waiting,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) telemetry: Telemetry,
 }
