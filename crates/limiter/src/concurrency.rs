@@ -10,4 +10,5 @@ mod quota;
 mod state;
 
 pub use quota::{ConcurrencyQuota, ConcurrencyQuotaError};
+pub(crate) use state::Standing;
 pub use state::{ConcurrencyState, Grant};

@@ -70,6 +70,10 @@
 //! [`Limiter::until_ready`] waits until a cost is spent, in the order of arrival within this process,
 //! and answers at once when that would take too long.
 //!
+//! # Several limits
+//! [`multi::Limits`] spends of several levels in one step, all or none: tenant > user > route, or 10 a
+//! second and 1,000 an hour.
+//!
 //! # Which algorithm
 //! The sliding window gives a client its whole quota at once and never more than that in any
 //! window: take it for 'at most 100 a minute'. GCRA spreads the quota: take it to keep a steady
@@ -101,6 +105,7 @@ mod held;
 mod lease;
 mod limiter;
 mod log;
+pub mod multi;
 mod once;
 pub mod op;
 mod policy;

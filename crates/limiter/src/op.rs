@@ -163,7 +163,7 @@ fn put<A: Algorithm>(
 /// Reads `{ µs of the decision if allowed, else 0; cells left; retry_after µs; reset_after µs }`, and
 /// after it `{ generation; life; refunds; µs blocked; granted }` if there is anything to say of them.
 /// If there is not, all of `cost` was granted.
-fn decode(reply: Wire, cost: u32) -> Result<Answer, Malformed> {
+pub(crate) fn decode(reply: Wire, cost: u32) -> Result<Answer, Malformed> {
     let mut numbers = [0; 9];
     let items = reply.into_vec()?;
     let count = items.len();
