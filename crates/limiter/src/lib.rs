@@ -74,6 +74,11 @@
 //! [`multi::Limits`] spends of several levels in one step, all or none: tenant > user > route, or 10 a
 //! second and 1,000 an hour.
 //!
+//! # At once
+//! [`concurrency::ConcurrencyLimiter`] limits how much is under way: a permit is a lease that this
+//! process renews while it lives, so that of a killed process comes back. Levels of
+//! [`multi::Limits`] can be such limits too.
+//!
 //! # Which algorithm
 //! The sliding window gives a client its whole quota at once and never more than that in any
 //! window: take it for 'at most 100 a minute'. GCRA spreads the quota: take it to keep a steady

@@ -8,6 +8,7 @@
 //!
 //! A first scope that has one key for all calls puts all of them in one slot.
 
+mod admission;
 mod builder;
 mod error;
 pub mod op;
@@ -18,16 +19,20 @@ mod script;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleetwide_core_traits::{Executor, Key, KeyError, Namespace};
 
+pub use self::admission::Admission;
 pub use self::builder::LimitsBuilder;
 pub use self::error::{LimitsConfigError, LimitsError};
 use self::op::{AllOrNone, Ask};
 pub use self::rule::{LevelState, Rule};
 pub use self::ruling::{LevelRuling, Ruling};
 use self::rung::Rung;
-use crate::fallback::backend::Backend;
+use crate::concurrency::ConcurrencyQuota;
+use crate::concurrency::keeper::Keeper;
+use crate::fallback::backend::{Backend, Unanswered};
 use crate::{PolicyName, Source, Verdict};
 
 /// Limits how much may be spent at several levels at once, over all instances that use the same
@@ -67,7 +72,9 @@ pub struct Limits<E> {
 }
 
 struct Inner<E> {
-    backend: Backend<E>,
+    backend: Arc<Backend<E>>,
+    /// Holds the permits, if a level has any.
+    keeper: Option<Arc<Keeper<E>>>,
     namespace: Namespace,
     name: PolicyName,
     scopes: usize,
@@ -88,6 +95,22 @@ impl Level {
     const fn cost_max(&self) -> u32 {
         op::cost_max(&self.rule)
     }
+
+    const fn at_once(&self) -> Option<ConcurrencyQuota> {
+        match self.rule {
+            Rule::Rate(_) => None,
+            Rule::AtOnce(quota) => Some(quota),
+        }
+    }
+
+    /// What a call asks of it: the cost, or a permit.
+    const fn ask(&self, cost: u32, id: u64) -> Ask {
+        let cost = match self.rule {
+            Rule::Rate(_) => cost,
+            Rule::AtOnce(_) => 1,
+        };
+        Ask { rule: self.rule, cost, id }
+    }
 }
 
 impl<E: Executor> Limits<E> {
@@ -104,15 +127,8 @@ impl<E: Executor> Limits<E> {
         LimitsBuilder::new(executor, namespace, name, scopes)
     }
 
-    fn new(
-        backend: Backend<E>,
-        namespace: Namespace,
-        name: PolicyName,
-        scopes: usize,
-        levels: Vec<Level>,
-        rung: Rung,
-    ) -> Self {
-        Self { inner: Arc::new(Inner { backend, namespace, name, scopes, levels, rung }) }
+    fn new(inner: Inner<E>) -> Self {
+        Self { inner: Arc::new(inner) }
     }
 
     /// Spends `cost` cells at each level, at all or at none. There is one of `keys` for each scope,
@@ -120,8 +136,8 @@ impl<E: Executor> Limits<E> {
     ///
     /// # Errors
     /// [`LimitsError`] if there are fewer or more keys than scopes, if one is empty or longer than
-    /// 64 KiB, or if the cost is above what an unused key has at some level. A refusal is a
-    /// [`Ruling`].
+    /// 64 KiB, if the cost is above what an unused key has at some level, or if a level hands out
+    /// permits. A refusal is a [`Ruling`].
     ///
     /// # Cancel safety
     /// A dropped call may have spent the cells, at all levels or at none.
@@ -134,6 +150,9 @@ impl<E: Executor> Limits<E> {
         cost: u64,
     ) -> Result<Ruling, LimitsError> {
         let inner = &*self.inner;
+        if let Some(level) = inner.levels.iter().find(|level| level.at_once().is_some()) {
+            return Err(LimitsError::Unheld { level: level.name.as_str().to_owned() });
+        }
         let cost = inner.cost(cost)?;
         let ruling = inner.ask(inner.keys(keys)?, cost, cost > 0).await;
         inner.backend.telemetry.decided(&ruling.decision);
@@ -164,29 +183,42 @@ impl<E: Executor> Limits<E> {
 
 impl<E: Executor> Inner<E> {
     async fn ask(&self, levels: Vec<(Key, &Level)>, cost: u32, is_spending: bool) -> Ruling {
-        let ask = |level: &Level| Ask { rule: level.rule, cost, id: 0 };
-        let asks = levels.iter().map(|(key, level)| (key.clone(), ask(level))).collect();
+        match self.step(&levels, cost, 0, is_spending).await {
+            Ok(ruling) => ruling,
+            Err(away) => self.stand_in(&levels, cost, is_spending, away.until_probe),
+        }
+    }
+
+    /// Asks the fleet's count.
+    async fn step(
+        &self,
+        levels: &[(Key, &Level)],
+        cost: u32,
+        id: u64,
+        is_spending: bool,
+    ) -> Result<Ruling, Unanswered> {
+        let asks = levels.iter().map(|(key, level)| (key.clone(), level.ask(cost, id))).collect();
         let op = if is_spending { AllOrNone::check(asks) } else { AllOrNone::peek(asks) };
         // There is one: `build` has seen to the number, and `keys` to the tag.
-        let Some(op) = op else { return self.stand_in(&levels, cost, false) };
-        let answers = match self.backend.ask(&op).await {
-            Ok(answers) => answers,
-            Err(away) => {
-                let (now, until_probe) = (self.backend.now(), away.until_probe);
-                let verdicts = self.rung.decide(&levels, cost, is_spending, now, until_probe);
-                return Ruling::of(self.names(), &verdicts, self.rung.source());
-            }
-        };
+        let until_probe = self.backend.probe_every;
+        let op = op.ok_or(Unanswered { until_probe, may_have_happened: false })?;
+        let answers = self.backend.ask(&op).await?;
         let now = self.backend.now();
         let verdicts: Vec<Verdict> = answers.iter().map(|answer| answer.verdict).collect();
         for (place, ((key, _), verdict)) in levels.iter().zip(&verdicts).enumerate() {
             self.rung.learn(place, key, verdict.remaining, now);
         }
-        Ruling::of(self.names(), &verdicts, Source::Shared)
+        Ok(Ruling::of(self.names(), &verdicts, Source::Shared))
     }
 
-    fn stand_in(&self, levels: &[(Key, &Level)], cost: u32, is_spending: bool) -> Ruling {
-        let (now, until_probe) = (self.backend.now(), self.backend.probe_every);
+    fn stand_in(
+        &self,
+        levels: &[(Key, &Level)],
+        cost: u32,
+        is_spending: bool,
+        until_probe: Duration,
+    ) -> Ruling {
+        let now = self.backend.now();
         let verdicts = self.rung.decide(levels, cost, is_spending, now, until_probe);
         Ruling::of(self.names(), &verdicts, self.rung.source())
     }
@@ -196,14 +228,14 @@ impl<E: Executor> Inner<E> {
     }
 
     fn cost(&self, cost: u64) -> Result<u32, LimitsError> {
-        for level in &self.levels {
+        for level in self.levels.iter().filter(|level| level.at_once().is_none()) {
             let max = level.cost_max();
             if cost > u64::from(max) {
                 let level = level.name.as_str().to_owned();
                 return Err(LimitsError::Oversize { cost, level, max });
             }
         }
-        // Not above any maximum, of which there is at least one.
+        // Not above any maximum; without any, it is spent nowhere.
         Ok(u32::try_from(cost).unwrap_or(u32::MAX))
     }
 

@@ -33,7 +33,11 @@ pub fn cell<A: Algorithm>(
 }
 
 /// What the keys of one user's key have in common.
-fn tag(namespace: &Namespace, policy: &PolicyName, user_key: &[u8]) -> Result<Tag, KeyError> {
+pub(crate) fn tag(
+    namespace: &Namespace,
+    policy: &PolicyName,
+    user_key: &[u8],
+) -> Result<Tag, KeyError> {
     if user_key.is_empty() {
         return Err(KeyError::Empty);
     }

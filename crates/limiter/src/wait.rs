@@ -19,15 +19,11 @@ use fleetwide_core_traits::Executor;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use self::attempt::{Asked, Attempt};
-use self::queue::{Bounds, NoPlace, Place, Queues, Turn};
+use self::queue::{NoPlace, Place, Queues, Turn};
 use crate::algorithm::Algorithm;
 use crate::limiter::{Counter, Inner, Limiter, by_algorithm};
 use crate::{CheckError, Decision, Source, Verdict, WaitError};
 
-/// A crowd that would take the quota's time many times over is better told to go.
-const WAITERS_PER_KEY_MAX: usize = 1_024;
-/// Some tens of megabytes, the futures of the callers included.
-const WAITERS_MAX: usize = 65_536;
 /// Longer than anybody waits, and within what clocks can add.
 const WAIT_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// A head that is told to come at once would only be refused again.
@@ -44,9 +40,8 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     pub(crate) fn new() -> Self {
-        let bounds = Bounds { per_key: WAITERS_PER_KEY_MAX, in_all: WAITERS_MAX };
         Self {
-            queues: Queues::new(bounds),
+            queues: Queues::of_limiter(),
             settling: AtomicUsize::new(0),
             seeds: [RandomState::new(), RandomState::new()],
             next_id: AtomicU64::new(0),

@@ -3,6 +3,8 @@
 #[path = "support/clocked.rs"]
 mod clocked;
 mod support;
+#[path = "support/timed.rs"]
+mod timed;
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -293,4 +295,95 @@ async fn rungs_answer_for_all_levels_and_shares_are_spent_all_or_none() {
     assert!(!share.check(&keys, 3).await.unwrap().is_allowed());
     let now = clock.server_time();
     assert!(share.check(&keys, 1).await.unwrap().is_allowed(), "at {now:?}");
+}
+
+/// Ten a second, a thousand an hour and five at once; and two routes at once.
+fn with_permits<E: Executor>(executor: E, namespace: &Namespace) -> LimitsBuilder<E> {
+    let five = ConcurrencyQuota::new(5, 10 * SECOND).unwrap();
+    let two = ConcurrencyQuota::new(2, 10 * SECOND).unwrap();
+    Limits::builder(executor, namespace, "exports", &["tenant", "route"])
+        .at_once("running", &["tenant"], five)
+        .rate("pace", &["tenant"], Quota::gcra(10, SECOND, 10).unwrap())
+        .at_once("route", &["tenant", "route"], two)
+        .rate("hour", &["tenant"], Quota::sliding_window(1_000, HOUR).unwrap())
+        .deadline(Duration::from_secs(30))
+        .on_unavailable(Unavailable::Deny)
+}
+
+// Red when a refusal of one level leaves a lease at another; red when the permits of levels are given
+// back or renewed as those of limiters of their own, which is another kind of state in memory.
+#[tokio::test]
+async fn permits_and_cells_are_taken_together_or_not_at_all() {
+    for backend in backends().await {
+        let limits = with_permits(backend.executor(), backend.namespace());
+        let limits = limits.clock(Arc::new(backend.clock.clone())).build().unwrap();
+        let (ada, bob) = (["t", "a"], ["t", "b"]);
+        assert!(matches!(limits.check(&ada, 1).await, Err(LimitsError::Unheld { .. })));
+        let mut permits = Vec::new();
+        for _ in 0..2 {
+            permits.extend(limits.try_acquire(&ada, 3).await.unwrap().permit);
+        }
+        let refused = limits.try_acquire(&ada, 1).await.unwrap();
+        assert_eq!(refused.ruling.refused_by().unwrap().as_str(), "route");
+        assert!(refused.permit.is_none());
+        assert_eq!(refused.ruling.decision.retry_after(), Some(10 * SECOND));
+        let left = async |keys| {
+            let ruling = limits.peek(keys, 1).await.unwrap();
+            ruling.levels.iter().map(|level| level.decision.remaining()).collect::<Vec<_>>()
+        };
+        assert_eq!(left(&ada).await, [3, 4, 0, 994]);
+        // The pace refuses: no permit is taken.
+        let refused = limits.try_acquire(&bob, 5).await.unwrap();
+        assert_eq!(refused.ruling.refused_by().unwrap().as_str(), "pace");
+        assert_eq!(left(&bob).await, [3, 4, 2, 994]);
+        permits.pop().unwrap().release().await.unwrap();
+        assert_eq!(left(&ada).await, [4, 4, 1, 994]);
+        drop(permits);
+        let is_back = async || left(&ada).await[0] == 5;
+        fleetwide_testkit::eventually(10 * SECOND, "all permits to be back", is_back).await;
+    }
+}
+
+// Red without renewals of levels: they would be free after a lease.
+#[tokio::test(start_paused = true)]
+async fn permits_of_levels_are_renewed_while_they_are_held() {
+    let clock = timed::TimerClock::new();
+    let trips = timed::Trips::new(clock);
+    let namespace = Namespace::new("shop").unwrap();
+    let limits = with_permits(trips, &namespace).clock(Arc::new(clock)).build().unwrap();
+    let permit = limits.try_acquire(&["t", "a"], 1).await.unwrap().permit.unwrap();
+    tokio::time::sleep(60 * SECOND).await;
+    let ruling = limits.peek(&["t", "a"], 1).await.unwrap();
+    assert_eq!((ruling.levels[0].decision.remaining(), permit.is_lost()), (4, false));
+    drop(permit);
+    let is_back = async || {
+        let ruling = limits.peek(&["t", "a"], 1).await.unwrap();
+        ruling.levels[0].decision.remaining() == 5
+    };
+    fleetwide_testkit::eventually(10 * SECOND, "the permit to be back", is_back).await;
+}
+
+#[tokio::test]
+async fn rung_takes_permits_and_cells_together_or_not_at_all() {
+    let clock = SimClock::new();
+    let namespace = Namespace::new("shop").unwrap();
+    let limits = with_permits(Down, &namespace)
+        .clock(Arc::new(clock.clone()))
+        .on_unavailable(Unavailable::LocalShare { instances: 2 })
+        .build()
+        .unwrap();
+    // Shares: two running, a pace of five, one of each route.
+    let first = limits.try_acquire(&["t", "a"], 4).await.unwrap();
+    assert!(first.ruling.is_allowed() && first.permit.is_some());
+    let refused = limits.try_acquire(&["t", "a"], 1).await.unwrap();
+    assert_eq!(refused.ruling.refused_by().unwrap().as_str(), "route");
+    let refused = limits.try_acquire(&["t", "b"], 2).await.unwrap();
+    assert_eq!(refused.ruling.refused_by().unwrap().as_str(), "pace");
+    // Neither of them has kept a permit or a cell.
+    let second = limits.try_acquire(&["t", "b"], 1).await.unwrap();
+    assert!(second.permit.is_some());
+    let refused = limits.try_acquire(&["t", "c"], 0).await.unwrap();
+    assert_eq!(refused.ruling.refused_by().unwrap().as_str(), "running");
+    drop(first);
+    assert!(limits.try_acquire(&["t", "c"], 0).await.unwrap().permit.is_some());
 }

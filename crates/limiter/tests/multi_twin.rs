@@ -142,7 +142,7 @@ impl Both {
                     let other = if rng.random_ratio(1, 4) { rule(kind, base_us, rng) } else { own };
                     Level { key, rules: [own, other] }
                 };
-                (0..1 + number % AllOrNone::LEVELS_MAX).map(level).collect()
+                (0..=number % AllOrNone::LEVELS_MAX).map(level).collect()
             })
             .collect();
         let keys: Vec<Key> = histories.iter().flatten().map(|level| level.key.clone()).collect();

@@ -138,6 +138,10 @@ async fn what_a_request_leaves_behind_is_small_and_expires() {
         |what: &str| format!("return redis.call({what}, redis.call('KEYS', '*:id:*')[1])");
     let bytes = ask(&of_request("'MEMORY', 'USAGE'")).await;
     assert!(bytes <= 208, "{bytes} bytes for a request with an id of 36");
+    // A refusal leaves nothing behind.
+    let refused = limiter.check_idempotent("tenant-7", 10, "refused").await.unwrap();
+    assert!(!refused.is_allowed());
+    assert_eq!(ask("return #redis.call('KEYS', '*:id:*')").await, 1);
     let ttl = ask(&of_request("'PTTL'")).await;
     assert!((50_000..=60_000).contains(&ttl), "{ttl} ms");
 }

@@ -24,12 +24,17 @@ pub(crate) struct Backend<E> {
 pub(crate) struct Unanswered {
     /// The backend is not asked before this time is over.
     pub(crate) until_probe: Duration,
+    /// Whether the step may have been carried out all the same.
+    pub(crate) may_have_happened: bool,
 }
 
 impl<E: Executor> Backend<E> {
     /// Makes a step, if it is this caller's turn to ask.
     pub(crate) async fn ask<O: AtomicOp>(&self, op: &O) -> Result<O::Reply, Unanswered> {
-        let asking = self.gate.enter().map_err(|until_probe| Unanswered { until_probe })?;
+        let asking = self
+            .gate
+            .enter()
+            .map_err(|until_probe| Unanswered { until_probe, may_have_happened: false })?;
         let begun = self.now();
         let result = self.run(op).await;
         self.telemetry.asked(self.now().since(begun).as_secs_f64());
@@ -41,7 +46,8 @@ impl<E: Executor> Backend<E> {
             Err(error) => {
                 self.telemetry.failed();
                 asking.failed(&error);
-                Err(Unanswered { until_probe: self.probe_every })
+                let may_have_happened = error.may_have_happened();
+                Err(Unanswered { until_probe: self.probe_every, may_have_happened })
             }
         }
     }

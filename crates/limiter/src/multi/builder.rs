@@ -9,11 +9,14 @@ use fleetwide_core_traits::{Clock, Executor, Namespace, SystemClock};
 use super::op::AllOrNone;
 use super::rule::Rule;
 use super::rung::Rung;
-use super::{Level, Limits, LimitsConfigError, script};
+use super::{Inner, Level, Limits, LimitsConfigError, script};
 use crate::builder::{
     DEADLINE_DEFAULT, DEADLINE_MIN, PROBE_EVERY_DEFAULT, SHARE_KEYS_MAX_DEFAULT, hysteresis,
     instances_of,
 };
+use crate::concurrency::ConcurrencyQuota;
+use crate::concurrency::keeper::Keeper;
+use crate::concurrency::op::{RELEASE, RENEW};
 use crate::fallback::backend::Backend;
 use crate::fallback::gate::{Gate, Listener};
 use crate::telemetry::Telemetry;
@@ -65,6 +68,13 @@ impl<E: Executor> LimitsBuilder<E> {
     /// the first scope must be one. Several levels may count by the same.
     pub fn rate(self, name: &str, by: &[&str], quota: Quota) -> Self {
         self.level(name, by, Rule::Rate(quota))
+    }
+
+    /// Adds a level of which so many are under way at once: each call holds one permit of what is
+    /// named by the keys of the scopes `by`. Then calls are made with
+    /// [`try_acquire`](Limits::try_acquire).
+    pub fn at_once(self, name: &str, by: &[&str], quota: ConcurrencyQuota) -> Self {
+        self.level(name, by, Rule::AtOnce(quota))
     }
 
     fn level(mut self, name: &str, by: &[&str], rule: Rule) -> Self {
@@ -122,7 +132,12 @@ impl<E: Executor> LimitsBuilder<E> {
             return Err(ConfigError::NoKeys.into());
         }
         let levels = levels(&self.scopes, &self.levels)?;
+        let leases = levels.iter().filter_map(|level| Some(level.at_once()?.lease()));
+        let lease_min = leases.min();
         self.executor.prepare(&[&script::CHECK, &script::PEEK]);
+        if lease_min.is_some() {
+            self.executor.prepare(&[&RENEW, &RELEASE]);
+        }
         let telemetry = Telemetry::new(&name, unavailable);
         let gate = Gate::new(
             hysteresis(self.probe_every),
@@ -131,15 +146,24 @@ impl<E: Executor> LimitsBuilder<E> {
             self.listener,
         );
         let rung = Rung::new(unavailable, instances, &levels, self.share_keys_max);
-        let backend = Backend {
+        let backend = Arc::new(Backend {
             executor: Arc::new(self.executor),
             deadline: self.deadline,
             probe_every: self.probe_every,
             gate,
             clock: self.clock,
             telemetry,
-        };
-        Ok(Limits::new(backend, self.namespace, name, self.scopes.len(), levels, rung))
+        });
+        let keeper = lease_min.map(|lease_min| Keeper::new(Arc::clone(&backend), lease_min));
+        Ok(Limits::new(Inner {
+            backend,
+            keeper,
+            namespace: self.namespace,
+            name,
+            scopes: self.scopes.len(),
+            levels,
+            rung,
+        }))
     }
 }
 

@@ -78,4 +78,16 @@ pub enum LimitsError {
         /// The most that one call can spend of it.
         max: u32,
     },
+    /// A level hands out permits, which only [`try_acquire`](super::Limits::try_acquire) gives.
+    #[error("level {level:?} hands out permits: use try_acquire")]
+    Unheld {
+        /// The level.
+        level: String,
+    },
+    /// This process holds so many permits that there is no room for more.
+    #[error("{max} permits are held in this process already")]
+    Crowded {
+        /// The bound that was reached.
+        max: usize,
+    },
 }

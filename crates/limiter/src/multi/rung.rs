@@ -61,6 +61,10 @@ impl Rung {
         Self { unavailable, shares, deciding: Mutex::new(()) }
     }
 
+    pub(super) const fn unavailable(&self) -> Unavailable {
+        self.unavailable
+    }
+
     pub(super) const fn source(&self) -> Source {
         self.unavailable.source()
     }

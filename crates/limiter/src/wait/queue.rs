@@ -15,6 +15,10 @@ use tokio::time::Instant;
 
 /// Locks. Callers of different keys rarely meet at one.
 const SHARDS: usize = 16;
+/// A crowd that would take the quota's time many times over is better told to go.
+const WAITERS_PER_KEY_MAX: usize = 1_024;
+/// Some tens of megabytes, the futures of the callers included.
+const WAITERS_MAX: usize = 65_536;
 
 /// The queues of one limiter.
 pub(crate) struct Queues {
@@ -75,6 +79,10 @@ pub(crate) enum NoPlace {
 }
 
 impl Queues {
+    pub(crate) fn of_limiter() -> Self {
+        Self::new(Bounds { per_key: WAITERS_PER_KEY_MAX, in_all: WAITERS_MAX })
+    }
+
     pub(crate) fn new(bounds: Bounds) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
