@@ -241,6 +241,26 @@ fn limits_that_cannot_be_one_step_are_refused_when_they_are_built() {
     assert_eq!(error(nobody), LimitsConfigError::Config(ConfigError::NoRung));
 }
 
+#[test]
+fn step_over_levels_that_cannot_be_one_is_none() {
+    let namespace = Namespace::new("test").unwrap();
+    let key = |tag: &str, name: &str| {
+        namespace.tag("limits", tag.as_bytes()).unwrap().named("l", name.as_bytes()).unwrap()
+    };
+    let two = ConcurrencyQuota::new(2, SECOND).unwrap();
+    let cell = Ask { rule: Rule::Rate(Quota::gcra(1, HOUR, 2).unwrap()), cost: 2, id: 0 };
+    let permit = Ask { rule: Rule::AtOnce(two), cost: 1, id: 7 };
+    assert!(AllOrNone::check(vec![(key("a", "x"), cell), (key("a", "y"), permit)]).is_some());
+    assert!(AllOrNone::check(vec![(key("a", "x"), cell), (key("a", "x"), cell)]).is_none());
+    assert!(AllOrNone::peek(vec![(key("a", "x"), cell), (key("b", "y"), cell)]).is_none());
+    assert!(AllOrNone::check(vec![]).is_none());
+    let nine = (0..9).map(|number: u32| (key("a", &number.to_string()), cell));
+    assert!(AllOrNone::check(nine.collect()).is_none());
+    for (ask, cost) in [(cell, 3), (permit, 0), (permit, 3)] {
+        assert!(AllOrNone::check(vec![(key("a", "x"), Ask { cost, ..ask })]).is_none());
+    }
+}
+
 #[tokio::test]
 async fn mistakes_of_a_call_are_errors_and_spend_nothing() {
     let backend = Backend::memory();

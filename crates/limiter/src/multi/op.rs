@@ -38,14 +38,16 @@ impl AllOrNone {
     pub const LEVELS_MAX: usize = 8;
 
     /// The step that spends. `None` if there are no levels or more than
-    /// [`LEVELS_MAX`](Self::LEVELS_MAX), or if two have the same key, or keys of two tags.
+    /// [`LEVELS_MAX`](Self::LEVELS_MAX), if two have the same key, or keys of two tags, or if a cost
+    /// is above what an unused key has, or is no permit.
     pub fn check(levels: Vec<(Key, Ask)>) -> Option<Self> {
         let count = levels.len();
         let (keys, asks): (Vec<Key>, Vec<Ask>) = levels.into_iter().unzip();
         let is_one_slot = keys.windows(2).all(|pair| pair[0].tag() == pair[1].tag());
         let is_distinct = keys.iter().enumerate().all(|(at, key)| !keys[..at].contains(key));
         let is_bounded = (1..=Self::LEVELS_MAX).contains(&count);
-        let is_right = is_bounded && is_one_slot && is_distinct;
+        let is_fitting = asks.iter().all(Ask::is_fitting);
+        let is_right = is_bounded && is_one_slot && is_distinct && is_fitting;
         is_right.then_some(Self { keys, asks, is_spending: true })
     }
 
@@ -110,6 +112,11 @@ impl AtomicOp for AllOrNone {
 }
 
 impl Ask {
+    const fn is_fitting(&self) -> bool {
+        let is_something = self.cost > 0 || matches!(self.rule, Rule::Rate(_));
+        is_something && self.cost <= cost_max(&self.rule)
+    }
+
     fn judge(&self, cell: Option<&LevelState>, now: ServerTime) -> Answer {
         match &self.rule {
             Rule::Rate(quota) => by_quota!(quota, quota => peek(quota, cell, now, self.cost)),
