@@ -432,6 +432,12 @@ async fn permit_whose_answer_is_lost_is_given_back() {
     let clock = fleetwide_core_traits::SystemClock;
     let limiter = options(redis.executor(), clock, quota(1, 3_600 * SECOND));
     let limiter = limiter.deadline(Duration::from_millis(100)).build().unwrap();
+    // The server knows the script from here on, so it carries out what it does not answer.
+    let is_there = async || match take(&limiter).await {
+        Some(permit) => permit.release().await.is_ok(),
+        None => false,
+    };
+    eventually(SOON, "a first permit", is_there).await;
     proxy.drop_bytes(fleetwide_testkit::Direction::ToClient);
     let entry = limiter.try_acquire("a").await.unwrap();
     assert!(matches!(entry, Entry::Deny { source: Source::Closed, .. }));
