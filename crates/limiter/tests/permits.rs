@@ -163,6 +163,7 @@ async fn permit_that_cannot_be_renewed_is_lost_before_others_can_have_it_and_for
     let limiter = options(executor.clone(), clock, quota(1, SECOND)).build().unwrap();
     let other = options(inner.clone(), clock, quota(1, SECOND)).build().unwrap();
     let permit = take(&limiter).await.unwrap();
+    let nobody_waits_for_it = limiter.try_acquire("b").await.unwrap().permit().unwrap();
     sleep(5 * SECOND).await;
     assert!(!permit.is_lost());
     executor.is_broken.store(1, Ordering::Relaxed);
@@ -176,6 +177,7 @@ async fn permit_that_cannot_be_renewed_is_lost_before_others_can_have_it_and_for
     executor.is_broken.store(0, Ordering::Relaxed);
     sleep(5 * SECOND).await;
     assert!(permit.is_lost() && !theirs.is_lost());
+    assert!(nobody_waits_for_it.is_lost(), "its holder may have been told");
     drop(permit);
     sleep(SECOND).await;
     assert_eq!(held(&inner).await, 1, "it gave back its own, not that of the other");

@@ -58,3 +58,35 @@ impl Ruling {
         Self { decision: Decision::new(all, source), levels }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    // Red with the wait of the first level that refuses, or of the last.
+    #[test]
+    fn ruling_waits_for_the_slowest_level_and_has_what_the_scarcest_has() {
+        let names: Vec<PolicyName> =
+            ["a", "b", "c", "d"].map(|name| PolicyName::new(name).unwrap()).into();
+        let verdict = |wait: u64, left: u32| Verdict {
+            is_allowed: wait == 0,
+            remaining: left,
+            retry_after_us: wait,
+            reset_after_us: 10 * wait + 1,
+        };
+        let verdicts = [verdict(0, 9), verdict(5, 3), verdict(7, 4), verdict(6, 5)];
+        let refused = Ruling::of(names.iter(), &verdicts, Source::Shared);
+        assert_eq!(refused.decision.retry_after(), Some(Duration::from_micros(7)));
+        assert_eq!(refused.refused_by().map(PolicyName::as_str), Some("c"));
+        assert_eq!(refused.decision.reset_after(), Duration::from_micros(71));
+        assert_eq!(
+            (refused.decision.remaining(), refused.levels[0].decision.is_allowed()),
+            (3, true)
+        );
+        let allowed = Ruling::of(names.iter(), &[verdict(0, 9), verdict(0, 2)], Source::Shared);
+        assert!(allowed.is_allowed() && allowed.refused_by().is_none());
+        assert_eq!(allowed.decision.remaining(), 2);
+    }
+}
