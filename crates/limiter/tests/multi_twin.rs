@@ -88,9 +88,8 @@ fn next_step(levels: &[Level], rng: &mut Rng) -> AllOrNone {
     step.expect("a few levels under one tag")
 }
 
-// The lines that judge, and those that write, were broken once: a level that is written although
-// another one refuses, a refusal that is not re-anchored, an argument too few, a level left out, the
-// permits that are left counted with the cost. Each time this is red.
+// Red when a level is written although another one refuses, and when one that refuses is not
+// re-anchored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_levels_in_lua_and_in_rust_decide_and_store_the_same() {
     let count = match env::var("FLEETWIDE_HISTORIES") {

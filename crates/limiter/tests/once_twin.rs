@@ -31,8 +31,7 @@ const STEPS: usize = 14;
 /// Requests of each.
 const IDS: usize = 3;
 
-// Red when the script forgets the horizon, answers a refusal again, drops the mark, or looks at the
-// key before the request.
+// Red when the script forgets the horizon, or the mark, or remembers nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gcra_answers_a_request_once_in_lua_as_in_rust() {
     play_all::<GcraQuota>().await;

@@ -62,8 +62,7 @@ async fn set_out<E: Executor>(
     call
 }
 
-// Red when each waiter asks for itself, in the trips; red when a queue is worked off from its end, or
-// a later call is asked before an earlier one, in the order.
+// Red when each waiter asks for itself.
 #[tokio::test(start_paused = true)]
 async fn waiters_come_through_in_their_order_at_the_exact_pace_by_the_trips_of_one() {
     let (limiter, trips) = over_memory(Quota::gcra(1, SECOND, 4).unwrap());
