@@ -99,8 +99,7 @@ fn is_allowed(answers: &[Answer]) -> bool {
     answers.iter().all(|answer| answer.verdict.is_allowed)
 }
 
-// Red when a level is written although another one refuses, and when the wait is that of the first
-// level that refuses, or of the last.
+// Red when a level is written although another one refuses.
 #[test]
 fn no_level_moves_on_a_refusal_and_the_wait_is_minimal_and_sufficient_over_all_levels() {
     let refused_by_several = Cell::new(0);

@@ -30,7 +30,7 @@ async fn left(backend: &Backend, quota: Quota, name: &str) -> u32 {
     limiter.peek("a").await.unwrap().remaining()
 }
 
-// Red when the script does not remember, and when it remembers for ever.
+// Red when the script does not remember.
 #[tokio::test]
 async fn request_spends_once_within_the_horizon_and_again_after_it() {
     for backend in backends().await {
@@ -58,7 +58,6 @@ async fn request_spends_once_within_the_horizon_and_again_after_it() {
     }
 }
 
-// Red when a refusal is remembered, and when one that is remembered in this process is believed.
 #[tokio::test]
 async fn refused_request_is_asked_anew_and_an_allowed_one_is_never_refused_later() {
     for backend in backends().await {
@@ -138,7 +137,7 @@ async fn what_a_request_leaves_behind_is_small_and_expires() {
         |what: &str| format!("return redis.call({what}, redis.call('KEYS', '*:id:*')[1])");
     let bytes = ask(&of_request("'MEMORY', 'USAGE'")).await;
     assert!(bytes <= 208, "{bytes} bytes for a request with an id of 36");
-    // A refusal leaves nothing behind.
+    // A refusal leaves nothing behind: red when the script remembers it.
     let refused = limiter.check_idempotent("tenant-7", 10, "refused").await.unwrap();
     assert!(!refused.is_allowed());
     assert_eq!(ask("return #redis.call('KEYS', '*:id:*')").await, 1);
