@@ -129,6 +129,17 @@ impl<A: Algorithm> Share<A> {
         Verdict { is_allowed: verdict.is_allowed && cost <= self.own.cost_max(), ..verdict }
     }
 
+    /// Whether a share is ever as large.
+    pub(crate) fn can_have(&self, cost: u32) -> bool {
+        cost <= self.own.cost_max()
+    }
+
+    /// Whether `key` has a place, or there is one for it.
+    pub(crate) fn has_room(&self, key: &Key, now: MonoTime) -> bool {
+        let mut shard = self.shard(key).lock();
+        shard.spent.contains_key(key) || self.make_room(&mut shard, now).is_ok()
+    }
+
     /// How many keys have spent something.
     #[cfg(test)]
     fn len(&self) -> usize {
