@@ -16,7 +16,7 @@ mod lanes;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetwide_core_traits::{BackendError, Executor, ExecutorExt, Key, Malformed, Outage};
+use fleetwide_core_traits::{BackendError, Executor, ExecutorExt, Key, Malformed, Outage, Told};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout_at};
 use self::lanes::{Bounds, Enter, Lanes, Reply, Waiter};
 use crate::Answer;
 use crate::algorithm::Algorithm;
+use crate::debts::push::Debtor;
 use crate::op::{Batch, Check};
 use crate::telemetry::Telemetry;
 
@@ -38,7 +39,7 @@ pub(crate) struct Combiner<E> {
 }
 
 struct Shared<E> {
-    executor: Arc<E>,
+    debtor: Debtor<E>,
     deadline: Duration,
     is_on: bool,
     telemetry: Telemetry,
@@ -48,13 +49,13 @@ struct Shared<E> {
 impl<E: Executor> Combiner<E> {
     /// Callers share trips if `is_on`, and if their algorithm can.
     pub(crate) fn new(
-        executor: Arc<E>,
+        debtor: Debtor<E>,
         deadline: Duration,
         is_on: bool,
         telemetry: Telemetry,
     ) -> Self {
         let bounds = Bounds { keys: KEYS_MAX, waiters_per_key: WAITERS_PER_KEY_MAX };
-        let shared = Shared { executor, deadline, is_on, telemetry, lanes: Lanes::new(bounds) };
+        let shared = Shared { debtor, deadline, is_on, telemetry, lanes: Lanes::new(bounds) };
         Self { shared: Arc::new(shared) }
     }
 
@@ -83,7 +84,12 @@ impl<E: Executor> Combiner<E> {
                 }
             }
         };
-        let flight = self.shared.executor.run(check);
+        let debtor = &self.shared.debtor;
+        let flight = async {
+            let told = debtor.executor.run_told(check).await?;
+            debtor.learn(check.quota(), check.key(), &told);
+            Ok(told.reply)
+        };
         timeout_at(deadline, flight).await.unwrap_or_else(|_| Err(self.late()))
     }
 
@@ -176,7 +182,16 @@ impl<E: Executor> Flights<E> {
         let Some(batch) = Batch::new(quota, self.key.clone(), costs) else {
             return Err(Malformed::new("a batch", "none").into());
         };
-        let flight = self.shared().executor.run(&batch);
+        let debtor = &self.shared().debtor;
+        let flight = async {
+            let Told { reply: answers, epoch } = debtor.executor.run_told(&batch).await?;
+            // The last one includes what was spent by those before it, but says less of when if it
+            // was refused.
+            for &reply in &answers {
+                debtor.learn(quota, &self.key, &Told { reply, epoch });
+            }
+            Ok(answers)
+        };
         timeout_at(deadline, flight).await.unwrap_or_else(|_| Err(self.combiner.late()))
     }
 

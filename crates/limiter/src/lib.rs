@@ -84,6 +84,7 @@ mod bucket;
 mod builder;
 mod combine;
 pub mod concurrency;
+mod debts;
 mod decision;
 mod denials;
 mod error;
@@ -104,7 +105,7 @@ mod verbs;
 mod voids;
 mod window;
 
-pub use algorithm::{Algorithm, Debit, Verbs};
+pub use algorithm::{Algorithm, Debit, Owed, Verbs};
 pub use bucket::BucketState;
 pub use builder::LimiterBuilder;
 pub use decision::{Decision, Source, Verdict};

@@ -12,11 +12,12 @@ use tokio::time::timeout;
 
 use crate::algorithm::Algorithm;
 use crate::combine::Combiner;
+use crate::debts::push::Debtor;
 use crate::denials::{Asked, Denials};
 use crate::fallback::gate::Gate;
 use crate::fallback::share::{Full, Share};
 use crate::lease::table::Leases;
-use crate::op::{Check, Delete, Peek, Reset, cell};
+use crate::op::{AtMost, Check, Delete, Peek, Reset, cell};
 use crate::telemetry::Telemetry;
 use crate::voids::{Voids, Word};
 use crate::{
@@ -36,6 +37,7 @@ pub struct Limiter<E> {
 pub(crate) struct Inner<E> {
     pub(crate) executor: Arc<E>,
     pub(crate) combiner: Combiner<E>,
+    pub(crate) debtor: Debtor<E>,
     pub(crate) namespace: Namespace,
     pub(crate) name: PolicyName,
     pub(crate) quota: Quota,
@@ -195,7 +197,8 @@ impl<E: Executor> Inner<E> {
         let key = cell::<A>(&self.namespace, &self.name, name)?;
         let check = Check::new(counter.quota, key, cost);
         let asked = self.asking(check.key());
-        let decision = match self.ask(self.combiner.run(&check)).await {
+        let step = self.debtor.after_paying(check.key(), self.combiner.run(&check));
+        let decision = match self.ask(step).await {
             Ok(answer) => {
                 let now = self.clock.now();
                 self.denials.learn(name, asked, cost, &answer, now);
@@ -228,8 +231,10 @@ impl<E: Executor> Inner<E> {
     ) -> Result<(), ResetError> {
         let key = cell::<A>(&self.namespace, &self.name, key)?;
         let _voided = self.voiding(&key, Word::key(&key));
+        // What is owed is made good first, so that the reset leaves a mark behind which voids what
+        // others owe.
         match Reset::new(counter.quota, key.clone()) {
-            Some(reset) => match self.run(&reset).await {
+            Some(reset) => match self.debtor.after_paying(&key, self.run(&reset)).await {
                 Err(BackendError::Rejected(Rejection {
                     kind: RejectionKind::WrongType, ..
                 })) => self.run(&Delete::<A>::new(key.clone())).await?,
@@ -237,6 +242,7 @@ impl<E: Executor> Inner<E> {
             },
             None => self.run(&Delete::<A>::new(key.clone())).await?,
         }
+        self.debtor.debts.forget(&key);
         if let Some(share) = &counter.share {
             share.forget(&key);
         }
@@ -283,6 +289,25 @@ impl<E: Executor> Inner<E> {
                 asking.failed(&error);
                 Err(self.probe_every)
             }
+        }
+    }
+
+    /// Spends what is there of `key` by `op`, and notes the answer for after a failover.
+    pub(crate) async fn spend<A: Algorithm>(
+        &self,
+        counter: &Counter<A>,
+        key: &Key,
+        op: &AtMost<A>,
+    ) -> Result<Answer, BackendError> {
+        let step = async {
+            let told = self.executor.run_told(op).await?;
+            self.debtor.learn(counter.quota, key, &told);
+            Ok(told.reply)
+        };
+        let step = self.debtor.after_paying(key, step);
+        match timeout(self.deadline, step).await {
+            Ok(result) => result,
+            Err(_) => Err(BackendError::Unknown(Outage::Deadline(self.deadline))),
         }
     }
 

@@ -11,9 +11,11 @@ use crate::held::{View, lives};
 use crate::{Answer, Held, Mark, PolicyName, Verdict};
 
 mod batch;
+mod merge;
 mod verbs;
 
 pub use batch::Batch;
+pub use merge::Merge;
 pub use verbs::{AtMost, Block, Delete, Refund, Reset};
 
 /// The key of what `user_key` has spent of a policy, as algorithm `A` counts it.

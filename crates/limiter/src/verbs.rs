@@ -143,7 +143,8 @@ impl<E: Executor> Inner<E> {
         let key = cell::<A>(&self.namespace, &self.name, name)?;
         let check = Check::new(counter.quota, key.clone(), cost);
         let asked = self.asking(&key);
-        let answer = self.ask(self.combiner.run(&check)).await;
+        let step = self.debtor.after_paying(&key, self.combiner.run(&check));
+        let answer = self.ask(step).await;
         if let Ok(answer) = &answer {
             self.denials.learn(name, asked, cost, answer, self.clock.now());
         }
@@ -169,7 +170,7 @@ impl<E: Executor> Inner<E> {
             return Ok(Grant::of_nothing(refused));
         }
         let asked = self.asking(&key);
-        let answer = self.ask(self.run(&at_most)).await;
+        let answer = self.ask(self.spend(counter, &key, &at_most)).await;
         if let Ok(answer) = &answer {
             self.denials.learn(name, asked, 1, answer, self.clock.now());
         }
@@ -212,8 +213,9 @@ impl<E: Executor> Inner<E> {
             return Ok(Refunded::Nothing);
         }
         let _voided = self.voiding(&key, Word::refusals(&key));
-        let refund = Refund::new(quota, key, debit).ok_or(RefundError::Foreign)?;
+        let refund = Refund::new(quota, key.clone(), debit).ok_or(RefundError::Foreign)?;
         let given = self.run(&refund).await?;
+        self.debtor.debts.give_back(&key, given);
         Ok(match given {
             0 => Refunded::Nothing,
             given if given >= quota.price(debit.cost) => Refunded::All,

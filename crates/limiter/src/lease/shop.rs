@@ -155,7 +155,7 @@ impl<E: Executor> Inner<E> {
         let (stamp, asked_at) = (leases.stamp(&key), self.clock.now());
         let asked = self.asking(&key);
         // No answer: nothing more is bought until the fleet has answered a call.
-        let Ok(answer) = self.ask(self.run(&at_most)).await else { return };
+        let Ok(answer) = self.ask(self.spend(counter, &key, &at_most)).await else { return };
         let now = self.clock.now();
         self.denials.learn(name, asked, 1, &answer, now);
         let _ = counter.shared(&key, &answer, now);
