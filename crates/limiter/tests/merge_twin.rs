@@ -136,13 +136,13 @@ async fn play<A: Slow>(server: &RedisServer, rng: &mut Rng) -> usize {
             assert_eq!(one, other, "replies differ at step {step} ({op:?}), at {}", both.now());
             history.note(op, one);
         }
-        compare_states(&both, &histories).await;
         for ((op, before), history) in ops.iter().zip(before).zip(&histories) {
             written += usize::from(matches!(op, Step::Merge(_)) && held(history) != before);
         }
         let lives = both.memory.keys_with_ttl().into_iter();
         let short = lives.filter(|(_, lives)| *lives < LIFE_MIN).map(|(key, _)| key);
         both.drop_keys::<A>(short).await;
+        compare_states(&both, &histories).await;
     }
     written
 }
