@@ -66,6 +66,7 @@ impl<E: Executor> Combiner<E> {
     pub(crate) async fn run<A: Algorithm>(&self, check: &Check<A>) -> Reply {
         let now = Instant::now();
         let deadline = now + self.shared.deadline;
+        self.shared.debtor.settle(check.key(), deadline).await?;
         let entered = if self.shared.is_on && A::batch_script().is_some() {
             self.shared.lanes.enter(check.key(), check.cost(), now, deadline)
         } else {
@@ -85,12 +86,10 @@ impl<E: Executor> Combiner<E> {
             }
         };
         let debtor = &self.shared.debtor;
-        let flight = async {
-            let told = debtor.executor.run_told(check).await?;
-            debtor.learn(check.quota(), check.key(), &told);
-            Ok(told.reply)
-        };
-        timeout_at(deadline, flight).await.unwrap_or_else(|_| Err(self.late()))
+        let flight = timeout_at(deadline, debtor.executor.run_told(check));
+        let told = flight.await.unwrap_or_else(|_| Err(self.late()))?;
+        debtor.learn(check.quota(), check.key(), &told);
+        Ok(told.reply)
     }
 
     fn late(&self) -> BackendError {
@@ -183,16 +182,14 @@ impl<E: Executor> Flights<E> {
             return Err(Malformed::new("a batch", "none").into());
         };
         let debtor = &self.shared().debtor;
-        let flight = async {
-            let Told { reply: answers, epoch } = debtor.executor.run_told(&batch).await?;
-            // The last one includes what was spent by those before it, but says less of when if it
-            // was refused.
-            for &reply in &answers {
-                debtor.learn(quota, &self.key, &Told { reply, epoch });
-            }
-            Ok(answers)
-        };
-        timeout_at(deadline, flight).await.unwrap_or_else(|_| Err(self.combiner.late()))
+        let flight = timeout_at(deadline, debtor.executor.run_told(&batch));
+        let told = flight.await.unwrap_or_else(|_| Err(self.combiner.late()))?;
+        let Told { reply: answers, epoch } = told;
+        // The last one knows of all before it.
+        if let Some(&reply) = answers.last() {
+            debtor.learn(quota, &self.key, &Told { reply, epoch });
+        }
+        Ok(answers)
     }
 
     fn land<A: Algorithm>(

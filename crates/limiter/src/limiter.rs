@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{
     AtomicOp, BackendError, Clock, Executor, ExecutorExt, Key, MonoTime, Namespace, Outage,
-    Rejection, RejectionKind,
+    Rejection, RejectionKind, Told,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::algorithm::Algorithm;
 use crate::combine::Combiner;
@@ -197,8 +197,7 @@ impl<E: Executor> Inner<E> {
         let key = cell::<A>(&self.namespace, &self.name, name)?;
         let check = Check::new(counter.quota, key, cost);
         let asked = self.asking(check.key());
-        let step = self.debtor.after_paying(check.key(), self.combiner.run(&check));
-        let decision = match self.ask(step).await {
+        let decision = match self.ask(self.combiner.run(&check)).await {
             Ok(answer) => {
                 let now = self.clock.now();
                 self.denials.learn(name, asked, cost, &answer, now);
@@ -234,7 +233,7 @@ impl<E: Executor> Inner<E> {
         // What is owed is made good first, so that the reset leaves a mark behind which voids what
         // others owe.
         match Reset::new(counter.quota, key.clone()) {
-            Some(reset) => match self.debtor.after_paying(&key, self.run(&reset)).await {
+            Some(reset) => match self.run_settled(&key, &reset).await {
                 Err(BackendError::Rejected(Rejection {
                     kind: RejectionKind::WrongType, ..
                 })) => self.run(&Delete::<A>::new(key.clone())).await?,
@@ -292,23 +291,28 @@ impl<E: Executor> Inner<E> {
         }
     }
 
-    /// Spends what is there of `key` by `op`, and notes the answer for after a failover.
+    /// Spends what is there of `key`, and notes the answer for after a failover.
     pub(crate) async fn spend<A: Algorithm>(
         &self,
         counter: &Counter<A>,
         key: &Key,
         op: &AtMost<A>,
     ) -> Result<Answer, BackendError> {
-        let step = async {
-            let told = self.executor.run_told(op).await?;
-            self.debtor.learn(counter.quota, key, &told);
-            Ok(told.reply)
-        };
-        let step = self.debtor.after_paying(key, step);
-        match timeout(self.deadline, step).await {
-            Ok(result) => result,
-            Err(_) => Err(BackendError::Unknown(Outage::Deadline(self.deadline))),
-        }
+        let told = self.run_settled(key, op).await?;
+        self.debtor.learn(counter.quota, key, &told);
+        Ok(told.reply)
+    }
+
+    /// Makes good what is owed of `key`, and then runs `op` on it.
+    async fn run_settled<O: AtomicOp>(
+        &self,
+        key: &Key,
+        op: &O,
+    ) -> Result<Told<O::Reply>, BackendError> {
+        let deadline = Instant::now() + self.deadline;
+        self.debtor.settle(key, deadline).await?;
+        let late = |_| Err(BackendError::Unknown(Outage::Deadline(self.deadline)));
+        timeout_at(deadline, self.executor.run_told(op)).await.unwrap_or_else(late)
     }
 
     pub(crate) async fn run<O: AtomicOp>(&self, op: &O) -> Result<O::Reply, BackendError> {

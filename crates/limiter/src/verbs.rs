@@ -143,8 +143,7 @@ impl<E: Executor> Inner<E> {
         let key = cell::<A>(&self.namespace, &self.name, name)?;
         let check = Check::new(counter.quota, key.clone(), cost);
         let asked = self.asking(&key);
-        let step = self.debtor.after_paying(&key, self.combiner.run(&check));
-        let answer = self.ask(step).await;
+        let answer = self.ask(self.combiner.run(&check)).await;
         if let Ok(answer) = &answer {
             self.denials.learn(name, asked, cost, answer, self.clock.now());
         }

@@ -14,7 +14,7 @@ use futures_core::Stream;
 use tokio::runtime::Handle;
 use tokio::select;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Debt, Debts, SHARDS};
 use crate::algorithm::Algorithm;
@@ -50,29 +50,20 @@ impl<E: Executor> Debtor<E> {
         }
     }
 
-    /// Makes `step` on `key`, and before it makes good what is owed of the key. Costs two loads if
-    /// nothing is owed.
+    /// Makes good what is owed of `key`, before a step on it. Two loads if nothing is owed.
     ///
     /// # Errors
-    /// Those of the step; also if what is owed could not be made good within the deadline.
-    pub(crate) async fn after_paying<T>(
-        &self,
-        key: &Key,
-        step: impl Future<Output = Result<T, BackendError>>,
-    ) -> Result<T, BackendError> {
+    /// It could not be made good by `deadline`; the step must not be made then.
+    pub(crate) async fn settle(&self, key: &Key, deadline: Instant) -> Result<(), BackendError> {
         if !self.debts.is_on() {
-            return step.await;
+            return Ok(());
         }
         self.debts.advance(self.executor.epoch());
-        let Some(debt) = self.debts.owed(key, self.clock.now()) else { return step.await };
-        let both = async {
-            self.pay(vec![(key.clone(), debt)]).await?;
-            step.await
-        };
-        match timeout(self.deadline, both).await {
-            Ok(done) => done,
-            Err(_) => Err(BackendError::Unknown(Outage::Deadline(self.deadline))),
-        }
+        let Some(debt) = self.debts.owed(key, self.clock.now()) else { return Ok(()) };
+        // Boxed: it is rare, and would make the future of each call larger.
+        let paying = Box::pin(self.pay(vec![(key.clone(), debt)]));
+        let late = |_| Err(BackendError::Unknown(Outage::Deadline(self.deadline)));
+        timeout_at(deadline, paying).await.unwrap_or_else(late)
     }
 
     /// Has a task make good what will be owed, if none does.
