@@ -41,7 +41,7 @@ const SHARE_KEYS_MAX_DEFAULT: usize = 65_536;
 const DENY_CACHE_DEFAULT: Duration = Duration::from_secs(1);
 /// About 8 MB if all of it is used by addresses, and 25 MB by names of 256 bytes.
 const DENY_CACHE_KEYS_MAX_DEFAULT: usize = 65_536;
-/// About 13 MB if all of it is used.
+/// About 13 MB if all of it is used by addresses, and as much again while it is owed.
 const DEBT_KEYS_MAX_DEFAULT: usize = 65_536;
 
 /// Options of a [`Limiter`]. Setters never fail: only [`build`](Self::build) sees how they fit.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{Epoch, Script, ScriptClock};
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, RedisConnectionInfo, RedisWrite, Value};
 use tokio::sync::watch;
@@ -24,7 +25,8 @@ pub(crate) struct Link {
     connection: MultiplexedConnection,
     /// Tells a caller's connection from the one that took its place.
     pub(crate) number: u64,
-    /// The history of the data that its server had when it was asked last.
+    /// The history of the data that its server had when it was asked last, and its number.
+    history: Mutex<Option<History>>,
     epoch: AtomicU64,
     driver: AbortHandle,
     /// Its sender lives in the driver's task: gone means closed.
@@ -59,7 +61,7 @@ impl Link {
         let opened = timeout(within, Self::greet(target, number, scripts, clock, tasks)).await;
         let (link, (standing, history)) = opened
             .unwrap_or_else(|_| Err(Trouble::ConnectTimeout(target.address.to_string(), within)))?;
-        link.is_in(histories.number(history));
+        link.is_in(history, histories);
         Ok((link, standing))
     }
 
@@ -81,8 +83,8 @@ impl Link {
             let _alive = alive;
             driver.await;
         });
-        let epoch = AtomicU64::default();
-        let link = Self { connection, number, epoch, driver: driver.abort_handle(), life };
+        let (history, epoch) = (Mutex::default(), AtomicU64::default());
+        let link = Self { connection, number, history, epoch, driver: driver.abort_handle(), life };
         match link.introduce(target, scripts, clock).await {
             Ok(about) => Ok((link, about)),
             Err(why) => Err(explain(&words, why)),
@@ -130,9 +132,10 @@ impl Link {
             Ok(replies) => about(&replies?)?,
             Err(_) => return Err(Trouble::Hung(within)),
         };
-        // Who does not say who it is has not become another one for being asked.
-        if history.is_some() {
-            self.is_in(histories.number(history));
+        // Who says nothing has not become another one for being asked, and who has long been deposed
+        // is not the latest for it.
+        if history.is_some() && *self.history.lock() != history {
+            self.is_in(history, histories);
             histories.announce();
         }
         Ok(standing)
@@ -143,8 +146,10 @@ impl Link {
         Epoch::new(self.epoch.load(Ordering::Acquire))
     }
 
-    fn is_in(&self, epoch: Epoch) {
-        self.epoch.store(epoch.number(), Ordering::Release);
+    fn is_in(&self, history: Option<History>, histories: &Histories) {
+        let mut held = self.history.lock();
+        held.clone_from(&history);
+        self.epoch.store(histories.number(history).number(), Ordering::Release);
     }
 
     /// Loads `scripts` on the server; what it refuses is healed where it is used.

@@ -50,7 +50,7 @@ impl<E: Executor> Debtor<E> {
         }
     }
 
-    /// Makes good what is owed of `key`, before a step on it. Two loads if nothing is owed.
+    /// Makes good what is owed of `key`, before a step on it. A few loads if nothing is owed.
     ///
     /// # Errors
     /// It could not be made good by `deadline`; the step must not be made then.
@@ -187,6 +187,8 @@ impl<E: Executor> Attendance<E> {
             clock: Arc::clone(&self.clock),
             deadline: self.deadline,
         };
+        // The news may have come before this task heard any.
+        debtor.debts.advance(debtor.executor.epoch());
         Some(!debtor.debts.is_any_owed() || debtor.pay_all().await)
     }
 }
