@@ -33,9 +33,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Debts are kept of so many keys.
 const ON: usize = 1_000;
 
-// Seen red: without the merge in either script, without the push (keys that are not called again),
-// without the payment before a call, with the epoch of the executor in the place of the answer's,
-// and with debts that are learned from grants alone.
+// Seen red: without the merge in either script, without the task that pays, and with debts that are
+// learned from grants alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_a_survivor_saw_is_spent_twice() {
     let (mut excess, mut before, mut unseen, mut grants) = (0, 0, 0, 0);

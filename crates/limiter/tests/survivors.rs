@@ -167,7 +167,7 @@ async fn key_that_is_not_called_again_is_made_good_too() {
     }
 }
 
-// Seen red: with the sum of both, and when the last to come counts.
+// Seen red: with the sum of both.
 #[tokio::test]
 async fn survivors_who_know_more_and_less_leave_what_the_best_of_them_knows() {
     for quota in quotas() {
