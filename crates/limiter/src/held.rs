@@ -274,7 +274,8 @@ impl<'a, A: Algorithm> View<'a, A> {
             |state: &A::State| self.now.as_micros() + A::lives(state, self.now).as_micros() as u64;
         let mut preface = self.fresh();
         preface.mark.generation = owed.generation;
-        preface.mark.refunds = refunds.max(owed.refunds);
+        // What was given back before the reset says nothing of debts from after it.
+        preface.mark.refunds = if is_newer { owed.refunds } else { refunds.max(owed.refunds) };
         if merged.is_some() && !self.is_shift {
             // The clock that the receipts speak of may be another server's.
             preface.mark.life = self.now.as_micros().max(life + 1);

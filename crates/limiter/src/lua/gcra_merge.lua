@@ -24,6 +24,8 @@ if of >= generation and (owed > debt or is_newer and owed > 0) then
   end
   -- Debts from before the reset live no longer than a whole burst.
   if is_newer then kept = math.max(kept, now + span) end
+  -- What was given back before the reset says nothing of debts from after it.
+  if is_newer then refunds = 0 end
   generation, refunds, kept = of, math.max(refunds, tonumber(ARGV[7])), math.max(kept, ends)
   preface = struct.pack('>BI8I8I8I8I8I8', 1, now, generation, life, refunds, kept, blocked)
   local ttl = math.ceil((math.max(kept, blocked) - now) / 1000)
