@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fleetwide_core_traits::{BackendError, ErasedOp, Executor, Script};
+use fleetwide_core_traits::{BackendError, Epoch, Epochs, ErasedOp, Executor, Script};
 
 /// Passes everything on, and counts round trips and the commands in them.
 #[derive(Clone)]
@@ -46,5 +46,13 @@ impl<E: Executor> Executor for Counted<E> {
 
     fn prepare(&self, scripts: &[&'static Script]) {
         self.inner.prepare(scripts);
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.inner.epoch()
+    }
+
+    fn epochs(&self) -> Epochs {
+        self.inner.epochs()
     }
 }

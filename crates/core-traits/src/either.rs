@@ -7,7 +7,8 @@ use bytes::Bytes;
 use futures_core::Stream;
 
 use crate::{
-    BackendError, Bus, Channel, ErasedOp, Executor, Key, Replicas, Script, Signal, Store, Ttl,
+    BackendError, Bus, Channel, Epoch, Epochs, ErasedOp, Executor, Key, Replicas, Script, Signal,
+    Store, Ttl,
 };
 
 /// One of two backends. It is itself an [`Executor`], [`Store`] or [`Bus`] if both are.
@@ -49,6 +50,20 @@ impl<A: Executor, B: Executor> Executor for Either<A, B> {
         match self {
             Self::Left(left) => left.prepare(scripts),
             Self::Right(right) => right.prepare(scripts),
+        }
+    }
+
+    fn epoch(&self) -> Epoch {
+        match self {
+            Self::Left(left) => left.epoch(),
+            Self::Right(right) => right.epoch(),
+        }
+    }
+
+    fn epochs(&self) -> Epochs {
+        match self {
+            Self::Left(left) => left.epochs(),
+            Self::Right(right) => right.epochs(),
         }
     }
 }

@@ -21,6 +21,7 @@ mod clock;
 mod codec;
 mod either;
 mod envelope;
+mod epoch;
 mod error;
 mod fingerprint;
 #[cfg(any(feature = "bincode", feature = "json", feature = "msgpack", feature = "postcard"))]
@@ -42,6 +43,7 @@ pub use clock::{Clock, MonoTime, ServerTime, SystemClock};
 pub use codec::{Codec, CodecError, DEPTH_MAX, FormatId, Raw, VALUE_BYTES_MAX};
 pub use either::{Either, EitherStream};
 pub use envelope::{Envelope, EnvelopeError, EnvelopeHead};
+pub use epoch::{Epoch, Epochs, Told};
 pub use error::{BackendError, Malformed, Outage, Rejection, RejectionKind};
 pub use fingerprint::fingerprint;
 #[cfg(any(feature = "bincode", feature = "json", feature = "msgpack", feature = "postcard"))]

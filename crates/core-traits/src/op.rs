@@ -13,7 +13,8 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::{
-    ArgSink, BackendError, Channel, Key, Malformed, Replicas, Replicated, Script, ServerTime, Wire,
+    ArgSink, BackendError, Channel, Epoch, Epochs, Key, Malformed, Replicas, Replicated, Script,
+    ServerTime, Told, Wire,
 };
 
 /// One atomic step on shared state: a script for a server, and a pure twin of it for this process.
@@ -206,6 +207,12 @@ pub trait ErasedOp: Send {
     /// # Errors
     /// [`Malformed`] if the reply has another form.
     fn decode(&mut self, reply: Wire) -> Result<(), Malformed>;
+
+    /// Notes the history that the reply is from. A backend with histories says it of each reply,
+    /// and never a later one than that of the server which carried the step out.
+    fn answered_in(&mut self, epoch: Epoch) {
+        let _ = epoch;
+    }
 }
 
 /// Why an op could not be applied in this process.
@@ -279,6 +286,21 @@ pub trait Executor: Send + Sync + 'static {
 
     /// Names scripts that will be used, so that a backend can load them on each new connection.
     fn prepare(&self, scripts: &[&'static Script]);
+
+    /// The latest history of the data that this executor has met, for the cost of a load. Replies
+    /// may still come from earlier ones; [`ExecutorExt::run_told`] says from which.
+    ///
+    /// Default: one for ever, which is right where what was acknowledged is lost only with this
+    /// process.
+    fn epoch(&self) -> Epoch {
+        Epoch::default()
+    }
+
+    /// The histories that it meets from now on. They keep nothing of the executor alive. Default:
+    /// none.
+    fn epochs(&self) -> Epochs {
+        Epochs::none()
+    }
 }
 
 /// Typed ops on any [`Executor`].
@@ -295,9 +317,28 @@ pub trait ExecutorExt: Executor {
         op: &O,
     ) -> impl Future<Output = Result<O::Reply, BackendError>> + Send {
         async move {
-            let mut call = Call { op, reply: None };
+            let mut call = Call::new(op);
             self.execute(&mut call).await?;
             call.take()
+        }
+    }
+
+    /// Runs `op` as [`run`](Self::run) does, and says which history of the data its reply is from.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    ///
+    /// # Cancel safety
+    /// As for [`run`](Self::run).
+    fn run_told<O: AtomicOp>(
+        &self,
+        op: &O,
+    ) -> impl Future<Output = Result<Told<O::Reply>, BackendError>> + Send {
+        async move {
+            let mut call = Call::new(op);
+            self.execute(&mut call).await?;
+            let epoch = call.epoch;
+            Ok(Told { reply: call.take()?, epoch })
         }
     }
 
@@ -315,7 +356,7 @@ pub trait ExecutorExt: Executor {
         replicas: Replicas,
     ) -> impl Future<Output = Result<Replicated<O::Reply>, BackendError>> + Send {
         async move {
-            let mut call = Call { op, reply: None };
+            let mut call = Call::new(op);
             let acknowledged = self.execute_replicated(&mut call, replicas).await?;
             Ok(Replicated { reply: call.take()?, acknowledged })
         }
@@ -333,16 +374,35 @@ pub trait ExecutorExt: Executor {
         ops: &[O],
     ) -> impl Future<Output = Vec<Result<O::Reply, BackendError>>> + Send {
         async move {
-            let mut calls: Vec<_> = ops.iter().map(|op| Call { op, reply: None }).collect();
+            let told = self.run_many_told(ops).await.into_iter();
+            told.map(|done| done.map(|told| told.reply)).collect()
+        }
+    }
+
+    /// Runs several ops as [`run_many`](Self::run_many) does, and says which history of the data
+    /// each reply is from.
+    ///
+    /// # Errors
+    /// As for [`run_many`](Self::run_many).
+    ///
+    /// # Cancel safety
+    /// As for [`run`](Self::run).
+    fn run_many_told<O: AtomicOp>(
+        &self,
+        ops: &[O],
+    ) -> impl Future<Output = Vec<Result<Told<O::Reply>, BackendError>>> + Send {
+        async move {
+            let mut calls: Vec<_> = ops.iter().map(Call::new).collect();
             let mut erased: Vec<&mut dyn ErasedOp> =
                 calls.iter_mut().map(|call| call as &mut dyn ErasedOp).collect();
             let results = self.execute_many(&mut erased).await;
             drop(erased);
-            calls
-                .into_iter()
-                .zip(results)
-                .map(|(call, done)| done.and_then(|()| call.take()))
-                .collect()
+            let told = |call: Call<'_, O>| {
+                let epoch = call.epoch;
+                Ok(Told { reply: call.take()?, epoch })
+            };
+            let each = calls.into_iter().zip(results);
+            each.map(|(call, done)| done.and_then(|()| told(call))).collect()
         }
     }
 }
@@ -353,9 +413,14 @@ impl<E: Executor> ExecutorExt for E {}
 struct Call<'a, O: AtomicOp> {
     op: &'a O,
     reply: Option<O::Reply>,
+    epoch: Epoch,
 }
 
-impl<O: AtomicOp> Call<'_, O> {
+impl<'a, O: AtomicOp> Call<'a, O> {
+    fn new(op: &'a O) -> Self {
+        Self { op, reply: None, epoch: Epoch::default() }
+    }
+
     fn take(self) -> Result<O::Reply, BackendError> {
         // An executor that answers Ok without a reply is broken; its caller must not panic for it.
         self.reply.ok_or(BackendError::Malformed(Malformed::new("a reply", "none")))
@@ -410,6 +475,10 @@ impl<O: AtomicOp> ErasedOp for Call<'_, O> {
     fn decode(&mut self, reply: Wire) -> Result<(), Malformed> {
         self.reply = Some(self.op.decode(reply)?);
         Ok(())
+    }
+
+    fn answered_in(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
     }
 }
 

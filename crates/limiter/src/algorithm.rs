@@ -40,6 +40,13 @@ pub trait Algorithm: Copy + Debug + PartialEq + Into<Quota> + Send + Sync + 'sta
     /// `lua/open.lua` and `lua/settle.lua`, and write the preface before the state.
     fn verbs() -> &'static Verbs;
 
+    /// The script that makes good what a new primary has missed ([`Merge`](crate::op::Merge)).
+    /// Default: none, so that nothing is carried over a failover. An algorithm that has it implements
+    /// [`owe`](Self::owe) and writes a preface before its states.
+    fn merge_script() -> Option<&'static Script> {
+        None
+    }
+
     /// Writes the parameters, in the order of the scripts.
     fn args(&self, to: &mut dyn ArgSink);
 
@@ -77,6 +84,19 @@ pub trait Algorithm: Copy + Debug + PartialEq + Into<Quota> + Send + Sync + 'sta
         since: u64,
         now: ServerTime,
     ) -> Option<(u64, Option<Self::State>)>;
+
+    /// What must be kept instead of `state` if as much is owed, less what was given back `since`, in
+    /// units of the algorithm. `None` if `state` says no less. It is never the sum of both.
+    fn owe(
+        &self,
+        state: Option<&Self::State>,
+        owed: &Owed,
+        since: u64,
+        now: ServerTime,
+    ) -> Option<Self::State> {
+        let _ = (state, owed, since, now);
+        None
+    }
 
     /// What `cost` cells are in the units of a refund. Default: as many.
     fn price(&self, cost: u32) -> u64 {
@@ -129,6 +149,19 @@ pub struct Debit {
     pub upto: ServerTime,
     /// Where the history of the key stood then.
     pub mark: Mark,
+}
+
+/// What a survivor of a failover knows to have been spent of a key, by all instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owed {
+    /// For how many µs from now any of it counts. 0: nothing is owed.
+    pub left_us: u64,
+    /// Cells of it.
+    pub cells: u32,
+    /// The generation of the key, as the survivor knows it.
+    pub generation: u64,
+    /// All that was given back of the key, as the survivor knows it.
+    pub refunds: u64,
 }
 
 /// A script of an algorithm: where it stands, and what follows.

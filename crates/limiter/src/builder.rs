@@ -12,6 +12,8 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::algorithm::Algorithm;
 use crate::combine::Combiner;
+use crate::debts::Debts;
+use crate::debts::push::Debtor;
 use crate::denials::Denials;
 use crate::fallback::gate::{Gate, Listener};
 use crate::fallback::ladder::Hysteresis;
@@ -42,6 +44,8 @@ pub(crate) const SHARE_KEYS_MAX_DEFAULT: usize = 65_536;
 const DENY_CACHE_DEFAULT: Duration = Duration::from_secs(1);
 /// About 8 MB if all of it is used by addresses, and 25 MB by names of 256 bytes.
 const DENY_CACHE_KEYS_MAX_DEFAULT: usize = 65_536;
+/// About 13 MB if all of it is used by addresses, and as much again while it is owed.
+const DEBT_KEYS_MAX_DEFAULT: usize = 65_536;
 
 /// Options of a [`Limiter`]. Setters never fail: only [`build`](Self::build) sees how they fit.
 ///
@@ -54,6 +58,7 @@ const DENY_CACHE_KEYS_MAX_DEFAULT: usize = 65_536;
 /// | [`combining`](Self::combining) | on |
 /// | [`deny_cache`](Self::deny_cache) | 1 s |
 /// | [`deny_cache_keys_max`](Self::deny_cache_keys_max) | 65,536 keys |
+/// | [`debt_keys_max`](Self::debt_keys_max) | 65,536 keys |
 /// | [`leased`](Self::leased) | off |
 /// | [`bus`](Self::bus) | none |
 /// | [`on_rung_change`](Self::on_rung_change) | nothing |
@@ -71,6 +76,7 @@ pub struct LimiterBuilder<E> {
     is_combining: bool,
     deny_cache: Duration,
     deny_cache_keys_max: usize,
+    debt_keys_max: usize,
     leasing: Option<Leasing>,
     bus: Option<StartVoids>,
     listener: Option<Listener>,
@@ -91,6 +97,7 @@ impl<E: Executor> LimiterBuilder<E> {
             is_combining: true,
             deny_cache: DENY_CACHE_DEFAULT,
             deny_cache_keys_max: DENY_CACHE_KEYS_MAX_DEFAULT,
+            debt_keys_max: DEBT_KEYS_MAX_DEFAULT,
             leasing: None,
             bus: None,
             listener: None,
@@ -168,6 +175,16 @@ impl<E: Executor> LimiterBuilder<E> {
     /// forgotten, which costs a trip each. Keys longer than 256 bytes are never remembered.
     pub fn deny_cache_keys_max(self, keys_max: usize) -> Self {
         Self { deny_cache_keys_max: keys_max, ..self }
+    }
+
+    /// Sets of how many keys it is kept what the fleet has spent, to be made good after a failover in
+    /// which the new primary has missed it. Default: 65,536; 0 makes nothing good.
+    ///
+    /// Beyond it the quarter is forgotten that would count no more first, and what the new primary
+    /// has missed of those keys can be spent again. It is kept for GCRA and the sliding window, and
+    /// only where the executor can lose what was acknowledged: not in memory.
+    pub fn debt_keys_max(self, keys_max: usize) -> Self {
+        Self { debt_keys_max: keys_max, ..self }
     }
 
     /// Buys cells ahead, and spends them without a trip. Default: off, each call is a trip.
@@ -281,12 +298,15 @@ impl<E: Executor> LimiterBuilder<E> {
             self.listener,
         );
         let executor = Arc::new(self.executor);
-        let combiner = Combiner::new(
-            Arc::clone(&executor),
-            self.deadline,
-            self.is_combining,
-            telemetry.clone(),
-        );
+        let is_lossy = !executor.epochs().is_none();
+        let debtor = Debtor {
+            executor: Arc::clone(&executor),
+            debts: Arc::new(Debts::new(if is_lossy { self.debt_keys_max } else { 0 })),
+            clock: Arc::clone(&self.clock),
+            deadline: self.deadline,
+        };
+        let combiner =
+            Combiner::new(debtor.clone(), self.deadline, self.is_combining, telemetry.clone());
         let denials = Arc::new(Denials::new(self.deny_cache, self.deny_cache_keys_max));
         let (voids, told) = Voids::new();
         let voids = self.bus.is_some().then_some(voids);
@@ -308,6 +328,7 @@ impl<E: Executor> LimiterBuilder<E> {
         Ok(Limiter::new(Inner {
             executor,
             combiner,
+            debtor,
             namespace: self.namespace,
             name,
             policy: ArcSwap::from_pointee(policy),
@@ -329,7 +350,9 @@ impl<E: Executor> LimiterBuilder<E> {
     fn counter<A: Algorithm>(&self, quota: A, instances: Option<NonZeroU32>) -> Counter<A> {
         let scripts = [A::check_script(), A::peek_script(), A::once_script()];
         let verbs = A::verbs().scripts();
-        self.executor.prepare(&[&scripts[..], &verbs, A::batch_script().as_slice()].concat());
+        let some = [A::batch_script(), A::merge_script()];
+        let some: Vec<_> = some.into_iter().flatten().collect();
+        self.executor.prepare(&[&scripts[..], &verbs, &some].concat());
         let share = instances.map(|instances| Share::new(quota, instances, self.share_keys_max));
         Counter { quota, share }
     }

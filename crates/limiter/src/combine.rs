@@ -16,7 +16,7 @@ mod lanes;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetwide_core_traits::{BackendError, Executor, ExecutorExt, Key, Malformed, Outage};
+use fleetwide_core_traits::{BackendError, Executor, ExecutorExt, Key, Malformed, Outage, Told};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout_at};
 use self::lanes::{Bounds, Enter, Lanes, Reply, Waiter};
 use crate::Answer;
 use crate::algorithm::Algorithm;
+use crate::debts::push::Debtor;
 use crate::op::{Batch, Check};
 use crate::telemetry::Telemetry;
 
@@ -38,7 +39,7 @@ pub(crate) struct Combiner<E> {
 }
 
 struct Shared<E> {
-    executor: Arc<E>,
+    debtor: Debtor<E>,
     deadline: Duration,
     is_on: bool,
     telemetry: Telemetry,
@@ -48,13 +49,13 @@ struct Shared<E> {
 impl<E: Executor> Combiner<E> {
     /// Callers share trips if `is_on`, and if their algorithm can.
     pub(crate) fn new(
-        executor: Arc<E>,
+        debtor: Debtor<E>,
         deadline: Duration,
         is_on: bool,
         telemetry: Telemetry,
     ) -> Self {
         let bounds = Bounds { keys: KEYS_MAX, waiters_per_key: WAITERS_PER_KEY_MAX };
-        let shared = Shared { executor, deadline, is_on, telemetry, lanes: Lanes::new(bounds) };
+        let shared = Shared { debtor, deadline, is_on, telemetry, lanes: Lanes::new(bounds) };
         Self { shared: Arc::new(shared) }
     }
 
@@ -65,6 +66,7 @@ impl<E: Executor> Combiner<E> {
     pub(crate) async fn run<A: Algorithm>(&self, check: &Check<A>) -> Reply {
         let now = Instant::now();
         let deadline = now + self.shared.deadline;
+        self.shared.debtor.settle(check.key(), deadline).await?;
         let entered = if self.shared.is_on && A::batch_script().is_some() {
             let (quota, cost) = (check.quota().into(), check.cost());
             self.shared.lanes.enter(check.key(), quota, cost, now, deadline)
@@ -84,8 +86,11 @@ impl<E: Executor> Combiner<E> {
                 }
             }
         };
-        let flight = self.shared.executor.run(check);
-        timeout_at(deadline, flight).await.unwrap_or_else(|_| Err(self.late()))
+        let debtor = &self.shared.debtor;
+        let flight = timeout_at(deadline, debtor.executor.run_told(check));
+        let told = flight.await.unwrap_or_else(|_| Err(self.late()))?;
+        debtor.learn(check.quota(), check.key(), &told);
+        Ok(told.reply)
     }
 
     fn late(&self) -> BackendError {
@@ -177,8 +182,15 @@ impl<E: Executor> Flights<E> {
         let Some(batch) = Batch::new(quota, self.key.clone(), costs) else {
             return Err(Malformed::new("a batch", "none").into());
         };
-        let flight = self.shared().executor.run(&batch);
-        timeout_at(deadline, flight).await.unwrap_or_else(|_| Err(self.combiner.late()))
+        let debtor = &self.shared().debtor;
+        let flight = timeout_at(deadline, debtor.executor.run_told(&batch));
+        let told = flight.await.unwrap_or_else(|_| Err(self.combiner.late()))?;
+        let Told { reply: answers, epoch } = told;
+        // The last one knows of all before it.
+        if let Some(&reply) = answers.last() {
+            debtor.learn(quota, &self.key, &Told { reply, epoch });
+        }
+        Ok(answers)
     }
 
     fn land<A: Algorithm>(

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::{Algorithm, Debit, Verbs, once, script};
+use crate::algorithm::{Algorithm, Debit, Owed, Verbs, once, script};
 use crate::quota::SPAN_US_MAX;
 use crate::{GcraQuota, Verdict};
 
@@ -24,6 +24,7 @@ static CHECK: Script = script!("gcra", "check", ["gcra_check.lua", "gcra_peek.lu
 static PEEK: Script = script!("gcra", "peek", ["gcra_peek.lua", "reply.lua"]);
 static ONCE: Script = once!("gcra");
 static BATCH: Script = script!("gcra", "batch", ["gcra_batch.lua"]);
+static MERGE: Script = script!("gcra", "merge", ["gcra_merge.lua", "gcra_peek.lua", "reply.lua"]);
 static VERBS: Verbs = Verbs {
     at_most: script!(
         "gcra",
@@ -73,6 +74,10 @@ impl Algorithm for GcraQuota {
 
     fn batch_script() -> Option<&'static Script> {
         Some(&BATCH)
+    }
+
+    fn merge_script() -> Option<&'static Script> {
+        Some(&MERGE)
     }
 
     fn verbs() -> &'static Verbs {
@@ -134,6 +139,20 @@ impl Algorithm for GcraQuota {
         let tat_us = state.tat_us - given_us;
         let next = GcraState { tat_us, at_us: now_us, interval_us };
         (given_us > 0).then_some((given_us, (given_us < debt_us).then_some(next)))
+    }
+
+    /// The later of two arrival times: each includes all that was spent before it.
+    fn owe(
+        &self,
+        state: Option<&GcraState>,
+        owed: &Owed,
+        since: u64,
+        now: ServerTime,
+    ) -> Option<GcraState> {
+        let (at_us, interval_us) = (now.as_micros(), self.interval_us());
+        let debt_us = owed.left_us.saturating_sub(since).min(self.span_us());
+        let is_more = debt_us > Standing::of(*self, state, at_us).debt_us();
+        is_more.then_some(GcraState { tat_us: at_us + debt_us, at_us, interval_us })
     }
 
     fn price(&self, cost: u32) -> u64 {

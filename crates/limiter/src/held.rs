@@ -9,7 +9,7 @@
 use fleetwide_core_traits::ServerTime;
 
 use crate::Verdict;
-use crate::algorithm::{Algorithm, Debit};
+use crate::algorithm::{Algorithm, Debit, Owed};
 use crate::told::Told;
 
 /// What is kept of one key.
@@ -266,6 +266,50 @@ impl<'a, A: Algorithm> View<'a, A> {
         preface.mark.refunds += given;
         preface.kept_us = preface.kept_us.max(self.ends_us);
         (given, Some(Held { preface: Some(Box::new(preface)), state: next, told: None }))
+    }
+
+    /// Makes good what a survivor of a failover knows and this key does not. Answers where it stands
+    /// then.
+    ///
+    /// A debt from before a reset counts for nothing. If it is the survivor who knows of a reset that
+    /// this key has missed, the larger of both counts, and the generation, so that no debt from
+    /// before that reset is made good after it.
+    pub(crate) fn merge(mut self, owed: &Owed) -> (Answer, Option<Held<A::State>>) {
+        let Mark { generation, life, refunds } = self.mark();
+        let is_newer = owed.generation > generation;
+        let since = if is_newer { 0 } else { refunds.saturating_sub(owed.refunds) };
+        if owed.left_us == 0 || owed.generation < generation {
+            return (self.peek(0), None);
+        }
+        let merged = self.quota.owe(self.state, owed, since, self.now);
+        if merged.is_none() && !is_newer {
+            return (self.peek(0), None);
+        }
+        let until_us =
+            |state: &A::State| self.now.as_micros() + A::lives(state, self.now).as_micros() as u64;
+        let mut preface = self.fresh();
+        preface.mark.generation = owed.generation;
+        // What was given back before the reset says nothing of debts from after it.
+        preface.mark.refunds = if is_newer { owed.refunds } else { refunds.max(owed.refunds) };
+        if merged.is_some() && !self.is_shift {
+            // The clock that the receipts speak of may be another server's.
+            preface.mark.life = self.now.as_micros().max(life + 1);
+        }
+        let ends_us = merged.as_ref().map_or(self.ends_us, until_us);
+        preface.kept_us = preface.kept_us.max(ends_us);
+        if is_newer {
+            // Debts from before the reset live no longer than all that can be spent.
+            let longest = self.quota.spent(self.quota.cost_max(), self.now);
+            preface.kept_us = preface.kept_us.max(until_us(&longest));
+        }
+        self.preface = Some(preface);
+        let verdict = self.quota.peek(merged.as_ref().or(self.state), self.now, 0);
+        let answer = self.answer(verdict, 0);
+        let held = match merged {
+            Some(state) => self.holding(Some(state)),
+            None => self.with(preface),
+        };
+        (answer, Some(held))
     }
 
     /// Refuses everything for `duration_us`, or as long as it was refused before if that is longer.

@@ -31,6 +31,9 @@
 //!   for what was spent and kept. A receipt is good for one of them.
 //! - **A request can be made again.** With [`Limiter::check_idempotent`] a retry within a minute gets
 //!   the first answer, and spends nothing.
+//! - **A failover gives little twice.** After a promoted replica missed writes, or a server came back
+//!   without them, the excess is at most what is granted before the survivors' debts arrive, and
+//!   grants that no survivor saw ([below](#after-a-failover)).
 //! - **Every key expires** when it says no more than no key at all.
 //!
 //! # Examples
@@ -80,6 +83,28 @@
 //! process renews while it lives, so that of a killed process comes back. Levels of
 //! [`multi::Limits`] can be such limits too.
 //!
+//! # After a failover
+//! Each answer says how much the whole fleet has spent of a key, so each instance knows it of the keys
+//! that it asks about. It keeps that, with the history of the data that the answer is from
+//! ([`Epoch`](fleetwide_core_traits::Epoch)), and when the history is another one, each survivor makes
+//! good what it knows: all keys at once, in the background, and a key that is called before that is
+//! done, before the call is decided. The server takes the larger of what it has and what it is told,
+//! never the sum. So it does not matter how many survivors come, nor in which order.
+//!
+//! - It holds for GCRA and the sliding window, over backends with histories. In memory nothing is lost.
+//! - A reset is not undone by who did not see it, if the new primary knows of it. One that the new
+//!   primary has missed may be: then the debt from before it counts, until time has given it back.
+//!   So too a refund. What was granted before the failover cannot be refunded after it, where
+//!   anything was made good.
+//! - Cells that a sliding window has missed count from when the last of all was spent.
+//! - An instance keeps [65,536 keys](LimiterBuilder::debt_keys_max), those that count longest; of
+//!   others the new primary admits what it has missed once more. So it does of a key whose instances
+//!   all died, and of one that an instance has only peeked at.
+//! - An instance that is cut off brings its debts when it is back; what they have cost by then is
+//!   'before they arrive'. A server that loses data while its connections stand (`FLUSHALL`, or a
+//!   demotion and a promotion between two calls) is found out when the next one is made. Blocks are not
+//!   carried, nor what leases have bought beyond what they have debited.
+//!
 //! # Which algorithm
 //! The sliding window gives a client its whole quota at once and never more than that in any
 //! window: take it for 'at most 100 a minute'. GCRA spreads the quota: take it to keep a steady
@@ -102,6 +127,7 @@ mod change;
 mod combine;
 pub mod concurrency;
 mod counter;
+mod debts;
 mod decision;
 mod denials;
 mod error;
@@ -126,7 +152,7 @@ mod voids;
 mod wait;
 mod window;
 
-pub use algorithm::{Algorithm, Debit, Verbs};
+pub use algorithm::{Algorithm, Debit, Owed, Verbs};
 pub use bucket::BucketState;
 pub use builder::LimiterBuilder;
 pub use decision::{Decision, Source, Verdict};

@@ -7,19 +7,20 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use fleetwide_core_traits::{
     AtomicOp, BackendError, Clock, Executor, ExecutorExt, Key, MonoTime, Namespace, Outage,
-    Rejection, RejectionKind,
+    Rejection, RejectionKind, Told,
 };
 use parking_lot::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::algorithm::Algorithm;
 use crate::combine::Combiner;
 pub(crate) use crate::counter::{Counter, Policy, by_algorithm};
+use crate::debts::push::Debtor;
 use crate::denials::{Asked, Denials};
 use crate::fallback::gate::Gate;
 use crate::fallback::share::Full;
 use crate::lease::table::Leases;
-use crate::op::{Check, Delete, Peek, Reset, cell};
+use crate::op::{AtMost, Check, Delete, Once, Peek, Reset, cell};
 use crate::telemetry::Telemetry;
 use crate::voids::{Voids, Word};
 use crate::wait::Waiting;
@@ -40,6 +41,7 @@ pub struct Limiter<E> {
 pub(crate) struct Inner<E> {
     pub(crate) executor: Arc<E>,
     pub(crate) combiner: Combiner<E>,
+    pub(crate) debtor: Debtor<E>,
     pub(crate) namespace: Namespace,
     pub(crate) name: PolicyName,
     pub(crate) policy: ArcSwap<Policy>,
@@ -201,12 +203,15 @@ impl<E: Executor> Inner<E> {
     ) -> Result<(), ResetError> {
         let key = cell::<A>(&self.namespace, &self.name, key)?;
         let _voided = self.voiding(&key, Word::key(&key));
-        match self.run(&Reset::new(counter.quota, key.clone())).await {
+        // What is owed is made good first, so that the reset leaves a mark behind which voids what
+        // others owe.
+        match self.run_settled(&key, &Reset::new(counter.quota, key.clone())).await {
             Err(BackendError::Rejected(Rejection { kind: RejectionKind::WrongType, .. })) => {
                 self.run(&Delete::<A>::new(key.clone())).await?;
             }
             done => _ = done?,
         }
+        self.debtor.debts.forget(&key);
         if let Some(share) = &counter.share {
             share.forget(&key);
         }
@@ -269,6 +274,43 @@ impl<E: Executor> Inner<E> {
                 Err(self.probe_every)
             }
         }
+    }
+
+    /// Spends what is there of `key`, and notes the answer for after a failover.
+    pub(crate) async fn spend<A: Algorithm>(
+        &self,
+        counter: &Counter<A>,
+        key: &Key,
+        op: &AtMost<A>,
+    ) -> Result<Answer, BackendError> {
+        let told = self.run_settled(key, op).await?;
+        self.debtor.learn(counter.quota, key, &told);
+        Ok(told.reply)
+    }
+
+    /// Spends for one request of `key`, and notes the answer for after a failover. One that is
+    /// remembered is noted as if it were new: what is owed may be made good for a minute too long.
+    pub(crate) async fn spend_once<A: Algorithm>(
+        &self,
+        counter: &Counter<A>,
+        key: &Key,
+        once: &Once<A>,
+    ) -> Result<Answer, BackendError> {
+        let told = self.run_settled(key, once).await?;
+        self.debtor.learn(counter.quota, key, &told);
+        Ok(told.reply)
+    }
+
+    /// Makes good what is owed of `key`, and then runs `op` on it.
+    async fn run_settled<O: AtomicOp>(
+        &self,
+        key: &Key,
+        op: &O,
+    ) -> Result<Told<O::Reply>, BackendError> {
+        let deadline = Instant::now() + self.deadline;
+        self.debtor.settle(key, deadline).await?;
+        let late = |_| Err(BackendError::Unknown(Outage::Deadline(self.deadline)));
+        timeout_at(deadline, self.executor.run_told(op)).await.unwrap_or_else(late)
     }
 
     pub(crate) async fn run<O: AtomicOp>(&self, op: &O) -> Result<O::Reply, BackendError> {

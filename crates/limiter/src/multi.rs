@@ -40,8 +40,8 @@ use crate::{PolicyName, Source, Verdict};
 ///
 /// A call is allowed if all levels allow it, and then all of them are debited, in one step; else
 /// none is. It is one trip, whatever the number of levels. It is neither combined with others nor
-/// remembered, and nothing is bought ahead. The count is apart from that of any
-/// [`Limiter`](crate::Limiter).
+/// remembered, nothing is bought ahead, and what a failover has lost is not made good. The count is
+/// apart from that of any [`Limiter`](crate::Limiter).
 ///
 /// # Examples
 /// ```

@@ -71,7 +71,7 @@ impl<E: Executor> Inner<E> {
         let once = Once::new(counter.quota, key.clone(), id, cost);
         // A refusal that is remembered here says nothing of a request that was allowed before it.
         let asked = self.asking(&key);
-        let decision = match self.ask(self.run(&once)).await {
+        let decision = match self.ask(self.spend_once(counter, &key, &once)).await {
             Ok(answer) => {
                 let now = self.clock.now();
                 self.remember(counter.quota, name, asked, cost, &answer, now);

@@ -11,10 +11,12 @@ use crate::held::{View, lives};
 use crate::{Answer, Held, Mark, PolicyName, Verdict};
 
 mod batch;
+mod merge;
 mod once;
 mod verbs;
 
 pub use batch::Batch;
+pub use merge::Merge;
 pub use once::{Once, id_cell};
 pub use verbs::{AtMost, Block, Delete, Refund, Reset};
 

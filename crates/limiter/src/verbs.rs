@@ -166,7 +166,7 @@ impl<E: Executor> Inner<E> {
         }
         let asked = self.asking(&key);
         let at_most = AtMost::new(counter.quota, key.clone(), cost);
-        let answer = self.ask(self.run(&at_most)).await;
+        let answer = self.ask(self.spend(counter, &key, &at_most)).await;
         if let Ok(answer) = &answer {
             self.remember(counter.quota, name, asked, 1, answer, self.clock.now());
         }
@@ -208,7 +208,8 @@ impl<E: Executor> Inner<E> {
             return Ok(Refunded::Nothing);
         }
         let _voided = self.voiding(&key, Word::refusals(&key));
-        let given = self.run(&Refund::new(quota, key, debit)).await?;
+        let given = self.run(&Refund::new(quota, key.clone(), debit)).await?;
+        self.debtor.debts.give_back(&key, given);
         Ok(match given {
             0 => Refunded::Nothing,
             given if given >= quota.price(debit.cost) => Refunded::All,

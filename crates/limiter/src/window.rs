@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::{Algorithm, Debit, Verbs, once, script};
+use crate::algorithm::{Algorithm, Debit, Owed, Verbs, once, script};
 use crate::{Verdict, WindowQuota};
 
 static CHECK: Script =
@@ -23,6 +23,8 @@ static CHECK: Script =
 static PEEK: Script = script!("window", "peek", ["window_peek.lua", "reply.lua"]);
 static ONCE: Script = once!("window");
 static BATCH: Script = script!("window", "batch", ["window_batch.lua"]);
+static MERGE: Script =
+    script!("window", "merge", ["window_merge.lua", "window_peek.lua", "reply.lua"]);
 static VERBS: Verbs = Verbs {
     at_most: script!(
         "window",
@@ -118,6 +120,24 @@ impl WindowState {
         self.at_us = now_us;
     }
 
+    /// Spends `cost` cells in the past: at `at_us`, which is within the window.
+    fn spend_at(&mut self, cost: u32, at_us: u64) {
+        let place = at_us / self.width_us;
+        if place > self.newest() {
+            self.spend(cost, at_us);
+            return;
+        }
+        self.sum += cost;
+        if place == self.newest() {
+            self.current += cost;
+            return;
+        }
+        self.ring[slot(place)] += cost;
+        if place <= self.oldest {
+            (self.oldest, self.first) = (place, self.ring[slot(place)]);
+        }
+    }
+
     /// Takes `cost` cells out of the sub-window `place`, which holds as many.
     fn unspend(&mut self, place: u64, cost: u32) {
         let newest = self.newest();
@@ -172,6 +192,10 @@ impl Algorithm for WindowQuota {
 
     fn batch_script() -> Option<&'static Script> {
         Some(&BATCH)
+    }
+
+    fn merge_script() -> Option<&'static Script> {
+        Some(&MERGE)
     }
 
     fn verbs() -> &'static Verbs {
@@ -242,6 +266,29 @@ impl Algorithm for WindowQuota {
         }
         used.unspend(place, cost);
         Some((cost.into(), (used.sum > 0).then_some(used)))
+    }
+
+    /// The larger of two sums: what the server knows is a part of what the survivor knows. What is
+    /// missing counts as spent when the survivor knows the last cell to have been.
+    fn owe(
+        &self,
+        state: Option<&WindowState>,
+        owed: &Owed,
+        since: u64,
+        now: ServerTime,
+    ) -> Option<WindowState> {
+        let (now_us, width_us) = (now.as_micros(), self.width_us());
+        let used = Standing::of(*self, state, now_us).used;
+        let cells = u64::from(owed.cells).saturating_sub(since) as u32;
+        let sum = used.as_ref().map_or(0, |used| used.sum);
+        let missing = cells.min(self.max()).checked_sub(sum).filter(|missing| *missing > 0)?;
+        let place = (now_us + owed.left_us).div_ceil(width_us).saturating_sub(SLOTS);
+        let at_us = now_us.min((place + 1) * width_us - 1);
+        let Some(mut used) = used else {
+            return Some(WindowState::single(at_us, width_us, missing));
+        };
+        used.spend_at(missing, at_us);
+        Some(used)
     }
 
     fn peek(&self, state: Option<&WindowState>, now: ServerTime, cost: u32) -> Verdict {

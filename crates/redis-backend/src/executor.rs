@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetwide_core_traits::{
-    ArgSink, BackendError, ErasedOp, Executor, Malformed, Replicas, Script, ScriptClock,
+    ArgSink, BackendError, Epoch, Epochs, ErasedOp, Executor, Malformed, Replicas, Script,
+    ScriptClock,
 };
 use redis::{Cmd, Pipeline, RedisWrite, Value};
 
@@ -45,9 +46,12 @@ impl RedisExecutor {
     }
 
     /// Sends `steps` in one trip.
-    async fn trip(&self, steps: Pipeline, budget: Budget) -> Result<Vec<Value>, BackendError> {
-        let values = self.handle.shared.send_all(&steps, budget).await?;
-        if values.len() == steps.len() { Ok(values) } else { Err(miscounted()) }
+    async fn trip(&self, steps: Pipeline, budget: Budget) -> Result<Vec<Said>, BackendError> {
+        let (values, epoch) = self.handle.shared.send_all(&steps, budget).await?;
+        if values.len() != steps.len() {
+            return Err(miscounted());
+        }
+        Ok(values.into_iter().map(|value| (value, epoch)).collect())
     }
 
     /// The steps of those `ops` that `indexes` names, those that are scripts in the given `form`.
@@ -64,13 +68,12 @@ impl Executor for RedisExecutor {
     async fn execute(&self, op: &mut dyn ErasedOp) -> Result<(), BackendError> {
         let shared = &self.handle.shared;
         let budget = self.budget();
-        let mut value = shared.send(&command_for(shared, op, Form::Hash), budget).await?;
-        if is_missing(&value) {
+        let mut said = shared.send(&command_for(shared, op, Form::Hash), budget).await?;
+        if is_missing(&said.0) {
             shared.scripts.reload();
-            value = shared.send(&command_for(shared, op, Form::Text), budget.rest()).await?;
+            said = shared.send(&command_for(shared, op, Form::Text), budget.rest()).await?;
         }
-        op.decode(shared.answer(value)?)?;
-        Ok(())
+        answer(shared, op, said)
     }
 
     async fn execute_many(&self, ops: &mut [&mut dyn ErasedOp]) -> Vec<Result<(), BackendError>> {
@@ -84,8 +87,8 @@ impl Executor for RedisExecutor {
             Err(error) => return vec![Err(error); ops.len()],
         };
         let missing: Vec<usize> =
-            all.into_iter().filter(|&index| is_missing(&values[index])).collect();
-        let mut values: Vec<Result<Value, BackendError>> = values.into_iter().map(Ok).collect();
+            all.into_iter().filter(|&index| is_missing(&values[index].0)).collect();
+        let mut values: Vec<Result<Said, BackendError>> = values.into_iter().map(Ok).collect();
         if !missing.is_empty() {
             // The others were carried out; only these are sent again.
             self.handle.shared.scripts.reload();
@@ -99,10 +102,7 @@ impl Executor for RedisExecutor {
             }
         }
         let shared = &self.handle.shared;
-        ops.iter_mut()
-            .zip(values)
-            .map(|(op, value)| Ok(op.decode(shared.answer(value?)?)?))
-            .collect()
+        ops.iter_mut().zip(values).map(|(op, said)| answer(shared, &mut **op, said?)).collect()
     }
 
     /// On a connection of its own: `WAIT` speaks of the writes of the connection that sends it.
@@ -126,6 +126,27 @@ impl Executor for RedisExecutor {
     fn prepare(&self, scripts: &[&'static Script]) {
         self.handle.shared.scripts.add(scripts);
     }
+
+    fn epoch(&self) -> Epoch {
+        self.handle.shared.histories.latest()
+    }
+
+    fn epochs(&self) -> Epochs {
+        self.handle.shared.histories.watch()
+    }
+}
+
+/// What the server said, and in which history of its data.
+type Said = (Value, Epoch);
+
+fn answer(
+    shared: &Shared,
+    op: &mut dyn ErasedOp,
+    (value, epoch): Said,
+) -> Result<(), BackendError> {
+    op.answered_in(epoch);
+    op.decode(shared.answer(value)?)?;
+    Ok(())
 }
 
 /// How many replicas have what `own` has written. The write was carried out, so no answer is not

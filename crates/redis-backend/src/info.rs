@@ -34,7 +34,7 @@ pub(crate) fn number(text: &[u8], name: &str) -> Option<u64> {
     field(text, name)?.parse().ok()
 }
 
-fn field<'a>(text: &'a [u8], name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(text: &'a [u8], name: &str) -> Option<&'a str> {
     let text = std::str::from_utf8(text).ok()?;
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
 }

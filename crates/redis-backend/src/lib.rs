@@ -63,6 +63,7 @@ mod executor;
 mod first_words;
 mod handle;
 mod health;
+mod histories;
 mod info;
 mod link;
 mod reply;

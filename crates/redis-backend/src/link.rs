@@ -1,9 +1,11 @@
 //! One shared connection, from its handshake to its end.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use fleetwide_core_traits::{Script, ScriptClock};
+use fleetwide_core_traits::{Epoch, Script, ScriptClock};
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, RedisConnectionInfo, RedisWrite, Value};
 use tokio::sync::watch;
@@ -13,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::dial::{Opened, Target, explain};
+use crate::histories::{Histories, History};
 use crate::reply;
 use crate::trouble::Trouble;
 use crate::url::Protocol;
@@ -22,6 +25,9 @@ pub(crate) struct Link {
     connection: MultiplexedConnection,
     /// Tells a caller's connection from the one that took its place.
     pub(crate) number: u64,
+    /// The history of the data that its server had when it was asked last, and its number.
+    history: Mutex<Option<History>>,
+    epoch: AtomicU64,
     driver: AbortHandle,
     /// Its sender lives in the driver's task: gone means closed.
     life: watch::Receiver<()>,
@@ -48,11 +54,15 @@ impl Link {
         number: u64,
         scripts: &[&'static Script],
         clock: ScriptClock,
+        histories: &Histories,
         tasks: &TaskTracker,
     ) -> Result<(Self, Standing), Trouble> {
         let within = target.connect_timeout;
         let opened = timeout(within, Self::greet(target, number, scripts, clock, tasks)).await;
-        opened.unwrap_or_else(|_| Err(Trouble::ConnectTimeout(target.address.to_string(), within)))
+        let (link, (standing, history)) = opened
+            .unwrap_or_else(|_| Err(Trouble::ConnectTimeout(target.address.to_string(), within)))?;
+        link.is_in(history, histories);
+        Ok((link, standing))
     }
 
     async fn greet(
@@ -61,7 +71,7 @@ impl Link {
         scripts: &[&'static Script],
         clock: ScriptClock,
         tasks: &TaskTracker,
-    ) -> Result<(Self, Standing), Trouble> {
+    ) -> Result<(Self, About), Trouble> {
         // The library gets no credentials and so says nothing by itself.
         let info = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP2)
@@ -73,9 +83,10 @@ impl Link {
             let _alive = alive;
             driver.await;
         });
-        let link = Self { connection, number, driver: driver.abort_handle(), life };
+        let (history, epoch) = (Mutex::default(), AtomicU64::default());
+        let link = Self { connection, number, history, epoch, driver: driver.abort_handle(), life };
         match link.introduce(target, scripts, clock).await {
-            Ok(standing) => Ok((link, standing)),
+            Ok(about) => Ok((link, about)),
             Err(why) => Err(explain(&words, why)),
         }
     }
@@ -85,8 +96,8 @@ impl Link {
         target: &Target,
         scripts: &[&'static Script],
         clock: ScriptClock,
-    ) -> Result<Standing, Trouble> {
-        // What must succeed, then what may be refused, then the two questions.
+    ) -> Result<About, Trouble> {
+        // What must succeed, then what may be refused, then the questions.
         let mut greeting: Vec<Cmd> = login(target).into_iter().collect();
         if target.db != 0 {
             greeting.push(command(&["SELECT", &target.db.to_string()]));
@@ -108,15 +119,37 @@ impl Link {
         }
         let loads = &replies[required + 1..replies.len() - QUESTIONS];
         note_refused_loads(loads, scripts);
-        standing(&replies[replies.len() - QUESTIONS..])
+        about(&replies[replies.len() - QUESTIONS..])
     }
 
     /// Asks whether the connection still answers, and as what.
-    pub(crate) async fn probe(&self, within: Duration) -> Result<Standing, Trouble> {
-        match timeout(within, self.ask(&questions())).await {
-            Ok(replies) => standing(&replies?),
-            Err(_) => Err(Trouble::Hung(within)),
+    pub(crate) async fn probe(
+        &self,
+        histories: &Histories,
+        within: Duration,
+    ) -> Result<Standing, Trouble> {
+        let (standing, history) = match timeout(within, self.ask(&questions())).await {
+            Ok(replies) => about(&replies?)?,
+            Err(_) => return Err(Trouble::Hung(within)),
+        };
+        // Who says nothing has not become another one for being asked, and who has long been deposed
+        // is not the latest for it.
+        if history.is_some() && *self.history.lock() != history {
+            self.is_in(history, histories);
+            histories.announce();
         }
+        Ok(standing)
+    }
+
+    /// The history of the data that its server had when it was asked last.
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch::new(self.epoch.load(Ordering::Acquire))
+    }
+
+    fn is_in(&self, history: Option<History>, histories: &Histories) {
+        let mut held = self.history.lock();
+        held.clone_from(&history);
+        self.epoch.store(histories.number(history).number(), Ordering::Release);
     }
 
     /// Loads `scripts` on the server; what it refuses is healed where it is used.
@@ -173,10 +206,14 @@ impl Drop for Link {
     }
 }
 
-const QUESTIONS: usize = 2;
+/// How a server is doing, and which history of the data it has.
+type About = (Standing, Option<History>);
+
+const QUESTIONS: usize = 4;
 
 fn questions() -> [Cmd; QUESTIONS] {
-    [redis::cmd("PING"), redis::cmd("ROLE")]
+    let [server, replication] = History::questions();
+    [redis::cmd("PING"), redis::cmd("ROLE"), server, replication]
 }
 
 fn loads(scripts: &[&'static Script], clock: ScriptClock) -> impl Iterator<Item = Cmd> {
@@ -219,6 +256,12 @@ fn login(target: &Target) -> Option<Cmd> {
         (Some(user), password) => auth.arg(user).arg(password.unwrap_or_default()),
     };
     Some(auth)
+}
+
+/// Reads the replies to all questions.
+fn about(replies: &[Value]) -> Result<About, Trouble> {
+    let (standing_of, history_of) = replies.split_at_checked(2).ok_or(Trouble::Garbage)?;
+    Ok((standing(standing_of)?, History::read(history_of)))
 }
 
 /// Reads the replies to `PING` and `ROLE`.

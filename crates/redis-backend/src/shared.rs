@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use fleetwide_core_traits::{
-    BackendError, Clock, Outage, Rejection, RejectionKind, ScriptClock, Wire,
+    BackendError, Clock, Epoch, Outage, Rejection, RejectionKind, ScriptClock, Wire,
 };
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisResult, Value};
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::backoff::Backoff;
 use crate::dial::Target;
 use crate::health::Board;
+use crate::histories::Histories;
 use crate::link::Link;
 use crate::reply;
 use crate::scripts::Scripts;
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     turn: AtomicUsize,
     /// Numbers the connections of all lanes.
     pub(crate) links: AtomicU64,
+    pub(crate) histories: Histories,
     pub(crate) scripts: Scripts,
     pub(crate) script_clock: ScriptClock,
     pub(crate) clock: Arc<dyn Clock>,
@@ -65,6 +67,7 @@ struct Ride<'a> {
     connection: MultiplexedConnection,
     lane: &'a Lane,
     number: u64,
+    epoch: Epoch,
 }
 
 /// How long a call may take as a whole, and how long one trip to the server.
@@ -108,6 +111,7 @@ impl Shared {
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
             turn: AtomicUsize::new(0),
             links: AtomicU64::new(1),
+            histories: Histories::new(),
             scripts: Scripts::default(),
             script_clock,
             clock,
@@ -132,12 +136,17 @@ impl Shared {
         command: &Cmd,
         budget: Budget,
     ) -> Result<Wire, BackendError> {
-        let value = self.send(command, budget).await?;
+        let (value, _) = self.send(command, budget).await?;
         self.answer(value)
     }
 
-    /// One command and what the server says to it, which may be an error reply.
-    pub(crate) async fn send(&self, command: &Cmd, budget: Budget) -> Result<Value, BackendError> {
+    /// One command and what the server says to it, which may be an error reply, and in which history
+    /// of its data.
+    pub(crate) async fn send(
+        &self,
+        command: &Cmd,
+        budget: Budget,
+    ) -> Result<(Value, Epoch), BackendError> {
         let _place = self.enter()?;
         let (mut ride, (by, within)) = self.ride(budget).await?;
         let sent = timeout_at(by, ride.connection.send_packed_command(command)).await;
@@ -149,7 +158,7 @@ impl Shared {
         &self,
         commands: &Pipeline,
         budget: Budget,
-    ) -> Result<Vec<Value>, BackendError> {
+    ) -> Result<(Vec<Value>, Epoch), BackendError> {
         let _place = self.enter()?;
         let (mut ride, (by, within)) = self.ride(budget).await?;
         let count = commands.len();
@@ -219,7 +228,12 @@ impl Shared {
             let lane = &self.lanes[first.wrapping_add(step) % count];
             let guard = lane.link.load();
             let link = guard.as_ref().filter(|link| !link.is_closed())?;
-            Some(Ride { connection: link.connection(), lane, number: link.number })
+            Some(Ride {
+                connection: link.connection(),
+                lane,
+                number: link.number,
+                epoch: link.epoch(),
+            })
         })
     }
 
@@ -242,9 +256,9 @@ fn arrived<T>(
     sent: Option<RedisResult<T>>,
     ride: &Ride<'_>,
     within: Duration,
-) -> Result<T, BackendError> {
+) -> Result<(T, Epoch), BackendError> {
     match sent {
-        Some(Ok(value)) => Ok(value),
+        Some(Ok(value)) => Ok((value, ride.epoch)),
         Some(Err(error)) => Err(reply::failure(&error)),
         None => {
             ride.lane.doubt_link(ride.number);

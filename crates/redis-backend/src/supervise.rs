@@ -63,12 +63,14 @@ async fn serve(shared: &Shared, index: usize) {
 async fn open(shared: &Shared) -> Result<(Link, Standing), Trouble> {
     let number = shared.links.fetch_add(1, Ordering::Relaxed);
     let scripts = shared.scripts.all();
-    Link::open(&shared.target, number, &scripts, shared.script_clock, &shared.tasks).await
+    let Shared { target, script_clock, histories, tasks, .. } = shared;
+    Link::open(target, number, &scripts, *script_clock, histories, tasks).await
 }
 
 /// Gives a new connection to the callers, and tells what is known of the server.
 fn install(shared: &Shared, index: usize, link: Arc<Link>, standing: Standing) {
     shared.lanes[index].link.store(Some(link));
+    shared.histories.announce();
     judge(shared, standing);
     shared.board.lane(index, None);
     shared.tried.send_replace(true);
@@ -112,7 +114,7 @@ async fn attend(
         let Some(link) = lane.link.load_full() else { return Trouble::Closed };
         let outcome = select! {
             () = link.closed() => return Trouble::Closed,
-            () = lane.doubt.notified() => link.probe(within).await,
+            () = lane.doubt.notified() => link.probe(&shared.histories, within).await,
             Ok(()) = reasons.changed() => {
                 // Loading takes the server longer than a PING, so it gets more time.
                 let patience = within.max(shared.target.connect_timeout);
@@ -140,9 +142,10 @@ async fn attend(
 /// reads until then.
 async fn redial(shared: &Shared, index: usize, old: &Arc<Link>) -> Result<Standing, Trouble> {
     let Ok((link, standing)) = open(shared).await else {
-        return old.probe(shared.limits.command_timeout).await;
+        return old.probe(&shared.histories, shared.limits.command_timeout).await;
     };
     shared.lanes[index].link.store(Some(Arc::new(link)));
+    shared.histories.announce();
     retire(shared, Arc::clone(old));
     Ok(standing)
 }

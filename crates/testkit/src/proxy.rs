@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
@@ -114,6 +115,12 @@ impl Proxy {
         assert!(!authority.is_empty(), "a URL without a host cannot lead through a proxy");
         let user = authority.rfind('@').map_or("", |at| &authority[..=at]);
         format!("{scheme}://{user}{}{path}", self.addr())
+    }
+
+    /// Leads new connections to `target`, as when an address is given to another server. Open ones
+    /// stay where they are; [`cut`](Self::cut) ends them.
+    pub fn lead_to(&self, target: SocketAddr) {
+        *self.shared.target.lock() = target;
     }
 
     /// Ends all faults. What was lost stays lost.
@@ -233,7 +240,7 @@ impl Drop for Proxy {
 /// What the proxy and its connections share.
 #[derive(Debug)]
 struct Shared {
-    target: SocketAddr,
+    target: Mutex<SocketAddr>,
     faults: watch::Sender<Faults>,
     /// How often connections were cut.
     cuts: watch::Sender<u64>,
@@ -243,7 +250,18 @@ struct Shared {
 impl Shared {
     fn new(target: SocketAddr) -> Self {
         let faults = watch::Sender::new(Faults::default());
-        Self { target, faults, cuts: watch::Sender::new(0), counts: Counts::default() }
+        Self {
+            target: Mutex::new(target),
+            faults,
+            cuts: watch::Sender::new(0),
+            counts: Counts::default(),
+        }
+    }
+}
+
+impl Shared {
+    fn target(&self) -> SocketAddr {
+        *self.target.lock()
     }
 }
 

@@ -254,6 +254,19 @@ async fn messages_pass_to_subscribers() {
 }
 
 #[tokio::test]
+async fn address_that_leads_elsewhere_does_so_for_new_connections_only() {
+    let world = World::start().await;
+    let mut before = world.client(SOON).await;
+    before.command(&["SET", KEY, "here"]).await.unwrap();
+    let elsewhere = RedisServer::start().await.unwrap();
+    world.proxy.lead_to(elsewhere.addr());
+    assert_eq!(before.command(&["GET", KEY]).await.unwrap().as_str(), Some("here"));
+    let mut after = RespConnection::connect(world.proxy.addr(), SOON).await.unwrap();
+    after.auth(elsewhere.user(), elsewhere.password()).await.unwrap();
+    assert_eq!(after.command(&["GET", KEY]).await.unwrap().as_str(), None);
+}
+
+#[tokio::test]
 async fn dropped_proxy_closes_its_connections() {
     let world = World::start().await;
     let mut client = world.client(SOON).await;

@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use fleetwide_core_traits::{
-    BackendError, Clock, ErasedOp, Executor, ExecutorExt, Health, Outage, Replicas, Script, Tag,
+    BackendError, Clock, Epoch, Epochs, ErasedOp, Executor, ExecutorExt, Health, Outage, Replicas,
+    Script, Tag,
 };
 use metrics::{Gauge, gauge};
 use parking_lot::Mutex;
@@ -304,5 +305,13 @@ impl<E: Executor + Clone> Executor for Gate<E> {
 
     fn prepare(&self, scripts: &[&'static Script]) {
         self.executor.prepare(scripts);
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.executor.epoch()
+    }
+
+    fn epochs(&self) -> Epochs {
+        self.executor.epochs()
     }
 }

@@ -162,7 +162,7 @@ impl<E: Executor> Inner<E> {
         let stamp = leases.stamp(&key);
         let asked = self.asking(&key);
         // No answer: nothing more is bought until the fleet has answered a call.
-        let Ok(answer) = self.ask(self.run(&at_most)).await else { return };
+        let Ok(answer) = self.ask(self.spend(counter, &key, &at_most)).await else { return };
         let now = self.clock.now();
         self.remember(counter.quota, name, asked, 1, &answer, now);
         let _ = counter.shared(&key, &answer, now);

@@ -80,7 +80,7 @@ impl<E: Executor, A: Algorithm> Attempt<E, A> {
         let asked = inner.asking(&self.key);
         let owed_before = self.owing_since;
         self.owing_since = owed_before.or(Some(now));
-        let result = inner.run(&self.once).await;
+        let result = inner.spend_once(counter, &self.key, &self.once).await;
         let now = inner.clock.now();
         match result {
             Ok(answer) => {

@@ -46,7 +46,7 @@ pub(super) async fn run(mut client: TcpStream, shared: Arc<Shared>, _live: Live)
 async fn reach_server(shared: &Shared) -> Option<TcpStream> {
     let mut faults = shared.faults.subscribe();
     loop {
-        if let Ok(server) = TcpStream::connect(shared.target).await {
+        if let Ok(server) = TcpStream::connect(shared.target()).await {
             return Some(server);
         }
         match faults.borrow_and_update().of(Direction::ToClient) {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fleetwide_core_traits::{BackendError, Bus, Channel, ErasedOp, Executor, Outage, Script};
+use fleetwide_core_traits::{
+    BackendError, Bus, Channel, Epoch, ErasedOp, Executor, Outage, Script,
+};
 use futures_util::FutureExt;
 use tokio::time::{sleep, timeout};
 
@@ -57,6 +59,7 @@ where
         match timeout(COMMAND_DEADLINE, self.travel(op, &journey)).await {
             Ok(result) if self.servers.term() == sent_in => {
                 watch.answered = result.is_ok();
+                op.answered_in(Epoch::new(sent_in));
                 result
             }
             Ok(_) => Err(BackendError::Unknown(Outage::Disconnected("another server".to_owned()))),
@@ -65,6 +68,10 @@ where
     }
 
     fn prepare(&self, _scripts: &[&'static Script]) {}
+
+    fn epoch(&self) -> Epoch {
+        Epoch::new(self.servers.term())
+    }
 }
 
 impl<E, B> Remote<E, B>

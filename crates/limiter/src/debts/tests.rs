@@ -1,0 +1,155 @@
+use std::time::Duration;
+
+use fleetwide_core_traits::{Namespace, ServerTime};
+
+use super::*;
+use crate::{Answer, Mark, Quota, Verdict};
+
+const EPOCHS: [Epoch; 4] = [Epoch::new(0), Epoch::new(1), Epoch::new(2), Epoch::new(3)];
+
+fn at(millis: u64) -> MonoTime {
+    MonoTime::from_micros(86_400_000_000 + 1_000 * millis)
+}
+
+fn key(name: &str) -> Key {
+    Namespace::new("test").unwrap().tag("limiter", name.as_bytes()).unwrap().key()
+}
+
+fn window() -> Quota {
+    Quota::sliding_window(100, Duration::from_secs(60)).unwrap()
+}
+
+/// A grant after which `cells` are spent, for so long.
+fn grant(cells: u32, millis: u64) -> Answer {
+    let (remaining, reset_after_us) = (100 - cells, 1_000 * millis);
+    let verdict = Verdict { is_allowed: true, remaining, retry_after_us: 0, reset_after_us };
+    Answer { verdict, at: ServerTime::from_micros(1), granted: 1, ..Answer::default() }
+}
+
+fn marked(answer: Answer, generation: u64, refunds: u64, at: u64) -> Answer {
+    let mark = Mark { generation, life: 0, refunds };
+    Answer { mark, at: ServerTime::from_micros(at), ..answer }
+}
+
+fn learn(debts: &Debts, name: &str, answer: &Answer, epoch: Epoch, now: u64) {
+    if let Some(debt) = Debt::of(window(), answer, at(now)) {
+        debts.learn(&key(name), debt, epoch, at(now));
+    }
+}
+
+/// Cells that are owed of a key, and for how many ms yet.
+fn owed(debts: &Debts, name: &str, now: u64) -> Option<(u32, u64)> {
+    let owed = debts.owed(&key(name), at(now))?.owed(at(now));
+    Some((owed.cells, owed.left_us / 1_000))
+}
+
+#[test]
+fn what_was_learned_is_owed_after_a_change_of_history_and_until_it_is_over() {
+    let debts = Debts::new(100);
+    learn(&debts, "a", &grant(7, 500), EPOCHS[1], 0);
+    assert_eq!(owed(&debts, "a", 0), None, "the server that said so knows it");
+    debts.advance(EPOCHS[1]);
+    assert_eq!(owed(&debts, "a", 0), None);
+    debts.advance(EPOCHS[2]);
+    assert_eq!(owed(&debts, "a", 100), Some((7, 400)));
+    assert_eq!(owed(&debts, "a", 500), None, "over");
+    assert!(debts.owed_in_all(at(500)).is_empty() && !debts.is_any_owed());
+}
+
+// Seen red: with the latest history in the place of the answer's own.
+#[test]
+fn answer_of_a_deposed_primary_is_owed_as_it_comes() {
+    let debts = Debts::new(100);
+    debts.advance(EPOCHS[2]);
+    learn(&debts, "a", &grant(7, 500), EPOCHS[1], 0);
+    assert_eq!(owed(&debts, "a", 0), Some((7, 500)));
+    learn(&debts, "a", &grant(3, 500), EPOCHS[2], 0);
+    assert_eq!(owed(&debts, "a", 0), Some((7, 500)), "another history says nothing of it");
+}
+
+#[test]
+fn answer_of_a_new_history_is_news_of_it() {
+    let debts = Debts::new(100);
+    learn(&debts, "a", &grant(7, 500), EPOCHS[1], 0);
+    learn(&debts, "b", &grant(3, 500), EPOCHS[2], 0);
+    assert_eq!((owed(&debts, "a", 0), owed(&debts, "b", 0)), (Some((7, 500)), None));
+}
+
+// Seen red: when a payment counts in any history.
+#[test]
+fn debt_is_paid_in_the_latest_history_only_and_only_if_it_is_still_the_same() {
+    let debts = Debts::new(100);
+    learn(&debts, "a", &grant(7, 500), EPOCHS[1], 0);
+    debts.advance(EPOCHS[2]);
+    let debt = debts.owed(&key("a"), at(0)).unwrap();
+    debts.advance(EPOCHS[3]);
+    debts.paid(&key("a"), &debt, EPOCHS[2]);
+    assert_eq!(owed(&debts, "a", 0), Some((7, 500)), "paid to one that is gone");
+    learn(&debts, "a", &grant(9, 600), EPOCHS[1], 0);
+    debts.paid(&key("a"), &debt, EPOCHS[3]);
+    assert_eq!(owed(&debts, "a", 0), Some((9, 600)), "it has grown meanwhile");
+    let grown = debts.owed(&key("a"), at(0)).unwrap();
+    debts.paid(&key("a"), &grown, EPOCHS[3]);
+    assert!(owed(&debts, "a", 0).is_none() && !debts.is_any_owed());
+}
+
+#[test]
+fn later_answer_replaces_an_earlier_one_and_no_other_way_round() {
+    let debts = Debts::new(100);
+    let say = |answer| learn(&debts, "a", &answer, EPOCHS[1], 0);
+    say(marked(grant(50, 500), 0, 0, 10));
+    say(marked(grant(40, 600), 0, 0, 20)); // ten have left the window
+    say(marked(grant(45, 550), 0, 0, 15)); // came late
+    say(marked(grant(90, 900), 0, 0, 0)); // a refusal: it may be later
+    say(marked(grant(5, 700), 7, 0, 30)); // a reset
+    say(marked(grant(91, 950), 0, 0, 25)); // from before it
+    debts.advance(EPOCHS[2]);
+    assert_eq!(owed(&debts, "a", 0), Some((5, 700)));
+}
+
+#[test]
+fn what_is_given_back_is_owed_no_more_and_a_reset_forgets_all() {
+    let debts = Debts::new(100);
+    learn(&debts, "a", &grant(7, 500), EPOCHS[1], 0);
+    learn(&debts, "b", &grant(7, 500), EPOCHS[1], 0);
+    debts.give_back(&key("a"), 3);
+    debts.forget(&key("b"));
+    debts.advance(EPOCHS[2]);
+    assert_eq!((owed(&debts, "a", 0), owed(&debts, "b", 0)), (Some((4, 500)), None));
+    let refunds = debts.owed(&key("a"), at(0)).unwrap().owed(at(0)).refunds;
+    assert_eq!(refunds, 3, "or a server that knows of it would take it off once more");
+    debts.forget(&key("a"));
+    assert!(!debts.is_any_owed());
+}
+
+#[test]
+fn block_says_nothing_of_what_was_spent() {
+    let debts = Debts::new(100);
+    let blocked = Answer { blocked_us: 9, ..grant(100, 60_000) };
+    learn(&debts, "a", &blocked, EPOCHS[1], 0);
+    debts.advance(EPOCHS[2]);
+    assert_eq!(owed(&debts, "a", 0), None);
+}
+
+// Seen red: without `make_room`.
+#[test]
+fn table_is_bounded_and_what_counts_longest_is_kept() {
+    let debts = Debts::new(1_600);
+    for name in 0..10_000 {
+        learn(&debts, &name.to_string(), &grant(1, 1_000 + name), EPOCHS[1], 0);
+    }
+    debts.advance(EPOCHS[2]);
+    for name in 10_000..20_000 {
+        learn(&debts, &name.to_string(), &grant(1, 1_000 + name), EPOCHS[1], 0);
+    }
+    let count = debts.owed_in_all(at(0)).len();
+    assert!((1_000..=1_600).contains(&count), "{count}");
+    assert!(owed(&debts, "19999", 0).is_some() && owed(&debts, "1", 0).is_none());
+    assert!(debts.owed_in_all(at(1_000_000)).is_empty() && !debts.is_any_owed());
+}
+
+impl Debts {
+    fn owed_in_all(&self, now: MonoTime) -> Vec<(Key, Debt)> {
+        (0..SHARDS).flat_map(|shard| self.owed_in(shard, now)).collect()
+    }
+}
