@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use common::{an_hour, app, by, by_tenant};
+use common::{an_hour, app, by, by_tenant, limiter};
 use fleetwide_http::client::TrustedProxies;
 use fleetwide_http::rate_limit::{
     Admitted, ClientAddress, ConfigError, CostError, Fields, IetfForm, KeyError, KeyExtractor,
-    QuotaUnit, Refusal, RequestKey, TenantHeader,
+    QuotaUnit, RateLimitLayer, Refusal, RequestKey, TenantHeader,
 };
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
@@ -38,6 +38,21 @@ async fn quota_is_spent_and_told_on_both_kinds_of_answers() {
     assert_eq!(refused.header("ratelimit"), format!(r#""api";r=0;t={wait}"#));
     assert_eq!(refused.header("x-ratelimit-remaining"), "0");
     assert_eq!(app.as_tenant("other").await.status, 200, "another tenant has its own quota");
+}
+
+// Red when the policy is told as it was when the layer was built.
+#[tokio::test]
+async fn quota_that_is_changed_is_told_from_then_on() {
+    let (limiter, _clock) = limiter("api", an_hour(2));
+    let key = TenantHeader::new();
+    let app = app(&RateLimitLayer::builder(limiter.clone(), key).build().unwrap());
+    let before = app.as_tenant("acme").await;
+    assert_eq!(before.header("ratelimit-policy"), r#""api";q=2;w=3600"#);
+    limiter.set_quota(an_hour(5)).unwrap();
+    let after = app.as_tenant("acme").await;
+    assert_eq!(after.header("ratelimit-policy"), r#""api";q=5;w=3600"#);
+    assert_eq!(after.header("x-ratelimit-limit"), "5");
+    assert_eq!(after.header("x-ratelimit-remaining"), "3");
 }
 
 #[tokio::test]

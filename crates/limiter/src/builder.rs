@@ -5,7 +5,9 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use fleetwide_core_traits::{Bus, Clock, Executor, Namespace, SystemClock};
+use parking_lot::Mutex;
 use tokio::sync::mpsc::Receiver;
 
 use crate::algorithm::Algorithm;
@@ -309,13 +311,14 @@ impl<E: Executor> LimiterBuilder<E> {
             combiner,
             namespace: self.namespace,
             name,
-            quota: self.quota,
-            policy,
+            policy: ArcSwap::from_pointee(policy),
+            changing: Mutex::new(()),
             unavailable,
             deadline: self.deadline,
             probe_every: self.probe_every,
             gate,
             denials,
+            leasing: self.leasing,
             leases,
             voids,
             clock: self.clock,

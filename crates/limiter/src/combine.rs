@@ -66,7 +66,8 @@ impl<E: Executor> Combiner<E> {
         let now = Instant::now();
         let deadline = now + self.shared.deadline;
         let entered = if self.shared.is_on && A::batch_script().is_some() {
-            self.shared.lanes.enter(check.key(), check.cost(), now, deadline)
+            let (quota, cost) = (check.quota().into(), check.cost());
+            self.shared.lanes.enter(check.key(), quota, cost, now, deadline)
         } else {
             Enter::Apart
         };

@@ -25,6 +25,21 @@ pub enum CheckError {
         /// The most that one call can spend.
         max: u32,
     },
+    /// The quota of this call counts in another way than the limiter's own, under other keys.
+    #[error("the quota of this call counts in another way than the limiter's")]
+    OtherAlgorithm,
+}
+
+/// Why a limiter goes on with the quota that it has.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuotaChangeError {
+    /// Each algorithm has keys of its own, so all that was spent would be forgotten.
+    #[error("the quota counts in another way: what was spent would be forgotten")]
+    OtherAlgorithm,
+    /// The limiter's leases do not fit it.
+    #[error(transparent)]
+    Leases(ConfigError),
 }
 
 /// Why nothing is known to have been given back.

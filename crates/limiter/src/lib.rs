@@ -25,7 +25,8 @@
 //!   or the token bucket takes to earn a burst, within a window and a 63rd of it, a window (the
 //!   log), or two (the fixed window).
 //! - **A change of limit** takes effect at once, and what was spent stays spent, also while old and
-//!   new instances run side by side.
+//!   new instances run side by side. It is a new deployment, or [`Limiter::set_quota`], or for one
+//!   call [`Limiter::check_with_quota`].
 //! - **A refund** gives back only what time has not, so with any number of refunds the contract holds
 //!   for what was spent and kept. A receipt is good for one of them.
 //! - **Every key expires** when it says no more than no key at all.
@@ -82,8 +83,10 @@
 mod algorithm;
 mod bucket;
 mod builder;
+mod change;
 mod combine;
 pub mod concurrency;
+mod counter;
 mod decision;
 mod denials;
 mod error;
@@ -108,7 +111,7 @@ pub use algorithm::{Algorithm, Debit, Verbs};
 pub use bucket::BucketState;
 pub use builder::LimiterBuilder;
 pub use decision::{Decision, Source, Verdict};
-pub use error::{CheckError, ConfigError, RefundError, ResetError};
+pub use error::{CheckError, ConfigError, QuotaChangeError, RefundError, ResetError};
 pub use fallback::Unavailable;
 pub use fallback::gate::RungChange;
 pub use fixed::FixedState;

@@ -4,24 +4,27 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use fleetwide_core_traits::{
     AtomicOp, BackendError, Clock, Executor, ExecutorExt, Key, MonoTime, Namespace, Outage,
     Rejection, RejectionKind,
 };
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use crate::algorithm::Algorithm;
 use crate::combine::Combiner;
+pub(crate) use crate::counter::{Counter, Policy, by_algorithm};
 use crate::denials::{Asked, Denials};
 use crate::fallback::gate::Gate;
-use crate::fallback::share::{Full, Share};
+use crate::fallback::share::Full;
 use crate::lease::table::Leases;
 use crate::op::{Check, Delete, Peek, Reset, cell};
 use crate::telemetry::Telemetry;
 use crate::voids::{Voids, Word};
 use crate::{
-    Answer, BucketQuota, CheckError, Decision, FixedQuota, GcraQuota, LimiterBuilder, LogQuota,
-    PolicyName, Quota, ResetError, Source, Unavailable, Verdict, WindowQuota,
+    Answer, CheckError, Decision, Leasing, LimiterBuilder, PolicyName, Quota, ResetError, Source,
+    Unavailable, Verdict,
 };
 
 /// Limits how much each key may spend, over all instances that use the same backend, namespace and
@@ -38,46 +41,19 @@ pub(crate) struct Inner<E> {
     pub(crate) combiner: Combiner<E>,
     pub(crate) namespace: Namespace,
     pub(crate) name: PolicyName,
-    pub(crate) quota: Quota,
-    pub(crate) policy: Policy,
+    pub(crate) policy: ArcSwap<Policy>,
+    /// Held by who changes the quota.
+    pub(crate) changing: Mutex<()>,
     pub(crate) unavailable: Unavailable,
     pub(crate) deadline: Duration,
     pub(crate) probe_every: Duration,
     pub(crate) gate: Gate,
     pub(crate) denials: Arc<Denials>,
+    pub(crate) leasing: Option<Leasing>,
     pub(crate) leases: Option<Arc<Leases>>,
     pub(crate) voids: Option<Voids>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) telemetry: Telemetry,
-}
-
-/// The algorithm, chosen at run time.
-pub(crate) enum Policy {
-    Gcra(Counter<GcraQuota>),
-    SlidingWindow(Counter<WindowQuota>),
-    TokenBucket(Counter<BucketQuota>),
-    FixedWindow(Counter<FixedQuota>),
-    SlidingLog(Counter<LogQuota>),
-}
-
-/// Hands a call through to the algorithm.
-macro_rules! by_algorithm {
-    ($policy:expr, $counter:ident => $call:expr) => {
-        match $policy {
-            $crate::limiter::Policy::Gcra($counter) => $call,
-            $crate::limiter::Policy::SlidingWindow($counter) => $call,
-            $crate::limiter::Policy::TokenBucket($counter) => $call,
-            $crate::limiter::Policy::FixedWindow($counter) => $call,
-            $crate::limiter::Policy::SlidingLog($counter) => $call,
-        }
-    };
-}
-pub(crate) use by_algorithm;
-
-/// One algorithm with its parameters, and this instance's share if it has one.
-pub(crate) struct Counter<A: Algorithm> {
-    pub(crate) quota: A,
-    pub(crate) share: Option<Share<A>>,
 }
 
 impl<E: Executor> Limiter<E> {
@@ -132,7 +108,7 @@ impl<E: Executor> Limiter<E> {
         if let Some(decision) = self.spend_leased(key, cost) {
             return Ok(decision);
         }
-        by_algorithm!(&inner.policy, counter => inner.check(counter, key, cost).await)
+        by_algorithm!(&*inner.policy(), counter => inner.check(counter, key, cost).await)
     }
 
     /// Says what [`check`](Self::check) would, and spends nothing. The cells that are left, and the
@@ -148,7 +124,7 @@ impl<E: Executor> Limiter<E> {
     /// If polled outside a Tokio runtime with a time driver.
     pub async fn peek(&self, key: impl AsRef<[u8]>) -> Result<Decision, CheckError> {
         let (inner, key) = (&*self.inner, key.as_ref());
-        by_algorithm!(&inner.policy, counter => inner.peek(counter, key, 1).await)
+        by_algorithm!(&*inner.policy(), counter => inner.peek(counter, key, 1).await)
     }
 
     /// Forgets what `key` has spent, for the whole fleet; of local shares, only this instance's.
@@ -164,12 +140,7 @@ impl<E: Executor> Limiter<E> {
     /// If polled outside a Tokio runtime with a time driver.
     pub async fn reset(&self, key: impl AsRef<[u8]>) -> Result<(), ResetError> {
         let (inner, key) = (&*self.inner, key.as_ref());
-        by_algorithm!(&inner.policy, counter => inner.reset(counter, key).await)
-    }
-
-    /// What each key may spend.
-    pub fn quota(&self) -> &Quota {
-        &self.inner.quota
+        by_algorithm!(&*inner.policy(), counter => inner.reset(counter, key).await)
     }
 
     /// What this limiter is called.
@@ -198,7 +169,7 @@ impl<E: Executor> Inner<E> {
         let decision = match self.ask(self.combiner.run(&check)).await {
             Ok(answer) => {
                 let now = self.clock.now();
-                self.denials.learn(name, asked, cost, &answer, now);
+                self.remember(counter.quota, name, asked, cost, &answer, now);
                 self.learn_rest(name, &answer, now);
                 counter.shared(check.key(), &answer, now)
             }
@@ -250,6 +221,21 @@ impl<E: Executor> Inner<E> {
     /// Notes that `key` is about to be asked about.
     pub(crate) fn asking(&self, key: &Key) -> Asked {
         self.denials.asking(key, self.clock.now())
+    }
+
+    /// Remembers the answer to `cost` cells by `quota`, if it is a refusal.
+    pub(crate) fn remember<A: Algorithm>(
+        &self,
+        quota: A,
+        name: &[u8],
+        asked: Asked,
+        cost: u32,
+        answer: &Answer,
+        now: MonoTime,
+    ) {
+        if self.is_current(quota) {
+            self.denials.learn(name, asked, cost, answer, now);
+        }
     }
 
     /// Makes void what `word` says of `key`, here and with the others, when the step that is about to
@@ -353,27 +339,6 @@ impl<E> Drop for Voiding<'_, E> {
     }
 }
 
-impl<A: Algorithm> Counter<A> {
-    /// The cost as the steps take it; `None` if nothing is to be spent, so that nothing needs to be
-    /// written.
-    pub(crate) fn cost(&self, cost: u64) -> Result<Option<u32>, CheckError> {
-        let max = self.quota.cost_max();
-        match u32::try_from(cost) {
-            Ok(0) => Ok(None),
-            Ok(cost) if cost <= max => Ok(Some(cost)),
-            _ => Err(CheckError::Oversize { cost, max }),
-        }
-    }
-
-    /// The decision of the fleet's count, which came in at `now`.
-    pub(crate) fn shared(&self, key: &Key, answer: &Answer, now: MonoTime) -> Decision {
-        if let Some(share) = &self.share {
-            share.learn(key, answer.verdict.remaining, now);
-        }
-        Decision::new(answer.verdict, Source::Shared)
-    }
-}
-
 /// The answer of nobody: as for an unused key.
 fn untouched<A: Algorithm>(quota: A, cost: u32, source: Source) -> Decision {
     let remaining = quota.cost_max() - cost;
@@ -403,7 +368,7 @@ impl<E> fmt::Debug for Limiter<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Limiter")
             .field("name", &self.inner.name)
-            .field("quota", &self.inner.quota)
+            .field("quota", &self.inner.quota())
             .field("unavailable", &self.inner.unavailable)
             .field("gate", &self.inner.gate)
             .finish_non_exhaustive()

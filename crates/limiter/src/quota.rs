@@ -121,20 +121,6 @@ impl Quota {
     }
 }
 
-/// Hands a call through with the parameters of one algorithm.
-macro_rules! by_quota {
-    ($quota:expr, $parameters:ident => $call:expr) => {
-        match $quota {
-            $crate::Quota::Gcra($parameters) => $call,
-            $crate::Quota::SlidingWindow($parameters) => $call,
-            $crate::Quota::TokenBucket($parameters) => $call,
-            $crate::Quota::FixedWindow($parameters) => $call,
-            $crate::Quota::SlidingLog($parameters) => $call,
-        }
-    };
-}
-pub(crate) use by_quota;
-
 /// Each algorithm's parameters are a quota.
 macro_rules! into_quota {
     ($($parameters:ident => $variant:ident),+) => {

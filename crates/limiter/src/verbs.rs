@@ -5,9 +5,9 @@ use std::time::Duration;
 use fleetwide_core_traits::{Executor, Key};
 
 use crate::algorithm::Algorithm;
+use crate::counter::by_quota;
 use crate::limiter::{Counter, Inner, Limiter, by_algorithm};
 use crate::op::{AtMost, Block, Check, Refund, cell};
-use crate::quota::by_quota;
 use crate::voids::Word;
 use crate::{
     Answer, CheckError, Decision, Grant, Receipt, RefundError, Refunded, ResetError, Source,
@@ -44,7 +44,7 @@ impl<E: Executor> Limiter<E> {
         cost: u64,
     ) -> Result<Grant, CheckError> {
         let (inner, key) = (&*self.inner, key.as_ref());
-        by_algorithm!(&inner.policy, counter => inner.check_with_receipt(counter, key, cost).await)
+        by_algorithm!(&*inner.policy(), counter => inner.check_with_receipt(counter, key, cost).await)
     }
 
     /// Spends as many cells of `key` as are left, `most` at most.
@@ -68,7 +68,7 @@ impl<E: Executor> Limiter<E> {
         most: u32,
     ) -> Result<Grant, CheckError> {
         let (inner, key) = (&*self.inner, key.as_ref());
-        by_algorithm!(&inner.policy, counter => inner.check_at_most(counter, key, most).await)
+        by_algorithm!(&*inner.policy(), counter => inner.check_at_most(counter, key, most).await)
     }
 
     /// Gives back what a call has spent, as far as time has not done so already.
@@ -92,7 +92,7 @@ impl<E: Executor> Limiter<E> {
     /// If polled outside a Tokio runtime with a time driver.
     pub async fn refund(&self, receipt: Receipt) -> Result<Refunded, RefundError> {
         let inner = &*self.inner;
-        if !inner.quota.is_of_algorithm_of(&receipt.quota) {
+        if !inner.quota().is_of_algorithm_of(&receipt.quota) {
             return Err(RefundError::Foreign);
         }
         by_quota!(receipt.quota, quota => inner.refund(quota, receipt).await)
@@ -120,7 +120,7 @@ impl<E: Executor> Limiter<E> {
         duration: Duration,
     ) -> Result<Duration, ResetError> {
         let (inner, key) = (&*self.inner, key.as_ref());
-        by_algorithm!(&inner.policy, counter => inner.block(counter, key, duration).await)
+        by_algorithm!(&*inner.policy(), counter => inner.block(counter, key, duration).await)
     }
 }
 
@@ -143,7 +143,7 @@ impl<E: Executor> Inner<E> {
         let asked = self.asking(&key);
         let answer = self.ask(self.combiner.run(&check)).await;
         if let Ok(answer) = &answer {
-            self.denials.learn(name, asked, cost, answer, self.clock.now());
+            self.remember(counter.quota, name, asked, cost, answer, self.clock.now());
         }
         Ok(self.grant(counter, &key, cost, answer))
     }
@@ -168,7 +168,7 @@ impl<E: Executor> Inner<E> {
         let at_most = AtMost::new(counter.quota, key.clone(), cost);
         let answer = self.ask(self.run(&at_most)).await;
         if let Ok(answer) = &answer {
-            self.denials.learn(name, asked, 1, answer, self.clock.now());
+            self.remember(counter.quota, name, asked, 1, answer, self.clock.now());
         }
         Ok(self.grant(counter, &key, cost, answer))
     }

@@ -8,7 +8,7 @@ use fleetwide_limiter::Limiter;
 use http::request::Parts;
 
 use super::cost::{Cost, IntoCost};
-use super::fields::{Advertised, Fields, QuotaUnit, Writer};
+use super::fields::{Fields, QuotaUnit, Writer};
 use super::key::KeyExtractor;
 use super::layer::{RateLimitLayer, Shared};
 use super::problem::Problems;
@@ -121,9 +121,8 @@ impl<E: Executor, R> RateLimitBuilder<E, R> {
         if !is_plain || name.is_empty() || name.len() > NAME_BYTES_MAX {
             return Err(ConfigError::Name);
         }
-        let advertised = Advertised::of(self.limiter.quota());
         Ok(RateLimitLayer::new(Shared {
-            writer: Writer::new(self.fields, &name, advertised, self.unit),
+            writer: Writer::new(self.fields, &name, self.limiter.quota(), self.unit),
             telemetry: Telemetry::new(self.limiter.name()),
             limiter: self.limiter,
             key: self.key,

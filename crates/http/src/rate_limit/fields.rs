@@ -1,5 +1,6 @@
 //! What clients are told of their quota, in the forms that are in use.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -138,11 +139,13 @@ impl Advertised {
 }
 
 /// Writes the fields of one policy.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Writer {
     fields: Fields,
     /// The policy's name as a string of structured fields.
     name: String,
+    unit: QuotaUnit,
+    quota: Quota,
     advertised: Advertised,
     policy: Option<HeaderValue>,
 }
@@ -153,10 +156,22 @@ struct Tightest(u32);
 
 impl Writer {
     /// `name` is printable ASCII.
-    pub(super) fn new(fields: Fields, name: &str, advertised: Advertised, unit: QuotaUnit) -> Self {
-        let name = quoted(name);
+    pub(super) fn new(fields: Fields, name: &str, quota: Quota, unit: QuotaUnit) -> Self {
+        Self::of(fields, quoted(name), quota, unit)
+    }
+
+    fn of(fields: Fields, name: String, quota: Quota, unit: QuotaUnit) -> Self {
+        let advertised = Advertised::of(&quota);
         let policy = policy(fields.ietf, &name, advertised, unit);
-        Self { fields, name, advertised, policy }
+        Self { fields, name, unit, quota, advertised, policy }
+    }
+
+    /// This one, or one like it if the limiter's quota has been changed since.
+    pub(super) fn as_of(&self, quota: Quota) -> Cow<'_, Self> {
+        if quota == self.quota {
+            return Cow::Borrowed(self);
+        }
+        Cow::Owned(Self::of(self.fields, self.name.clone(), quota, self.unit))
     }
 
     /// On an answer that a decision was made for.

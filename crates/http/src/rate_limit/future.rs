@@ -1,5 +1,6 @@
 //! A request on its way through the layer.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -10,6 +11,7 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::fields::Writer;
 use super::layer::{Deciding, Shared};
 use super::refusal::{Refusal, Respond};
 use super::service::Admitted;
@@ -107,7 +109,12 @@ where
 /// Futures are not polled after they were ready; it is said on the type.
 const FINISHED: &str = "a future is not polled after it was ready";
 
-impl<E, R> Shared<E, R> {
+impl<E: Executor, R> Shared<E, R> {
+    /// What is told now: the quota can have been changed since the layer was built.
+    fn writer(&self) -> Cow<'_, Writer> {
+        self.writer.as_of(self.limiter.quota())
+    }
+
     fn served<B>(&self, response: Option<&mut Response<B>>, decision: &Decision) {
         self.telemetry.served();
         if let Some(response) = response {
@@ -123,7 +130,7 @@ impl<E, R> Shared<E, R> {
         let mut response = self.respond.respond(refusal, &self.name);
         match refusal.decision() {
             Some(decision) => self.tell(&mut response, decision),
-            None => self.writer.write_policy(response.headers_mut()),
+            None => self.writer().write_policy(response.headers_mut()),
         }
         response
     }
@@ -131,7 +138,7 @@ impl<E, R> Shared<E, R> {
     fn tell<B>(&self, response: &mut Response<B>, decision: &Decision) {
         // Two parts of one response cannot be borrowed through it at a time.
         let mut extensions = std::mem::take(response.extensions_mut());
-        self.writer.write(response.headers_mut(), &mut extensions, decision);
+        self.writer().write(response.headers_mut(), &mut extensions, decision);
         *response.extensions_mut() = extensions;
     }
 }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::Answer;
+use crate::{Answer, Quota};
 
 /// Locks. Callers of different keys rarely meet at one.
 const SHARDS: usize = 16;
@@ -35,6 +35,8 @@ pub(super) struct Bounds {
 }
 
 struct Lane {
+    /// By which all of them are decided.
+    quota: Quota,
     waiting: VecDeque<Waiter>,
     /// When the flight must be back, whatever became of it.
     back_by: Instant,
@@ -64,13 +66,22 @@ impl Lanes {
         Self { shards: (0..SHARDS).map(|_| shard()).collect(), hasher, bounds }
     }
 
-    /// Takes a place. A flight that begins now must be back by `back_by`.
-    pub(super) fn enter(&self, key: &Key, cost: u32, now: Instant, back_by: Instant) -> Enter {
+    /// Takes a place among those of the same quota. A flight that begins now must be back by
+    /// `back_by`.
+    pub(super) fn enter(
+        &self,
+        key: &Key,
+        quota: Quota,
+        cost: u32,
+        now: Instant,
+        back_by: Instant,
+    ) -> Enter {
         let mut lanes = self.shard(key).lock();
         if let Some(lane) = lanes.get_mut(key) {
             // A flight that is not back in time is not flown any more: its task belongs to a
             // runtime that nobody drives. Who would join it would wait in vain.
-            if lane.waiting.len() >= self.bounds.waiters_per_key || lane.back_by < now {
+            let is_full = lane.waiting.len() >= self.bounds.waiters_per_key;
+            if is_full || lane.back_by < now || lane.quota != quota {
                 return Enter::Apart;
             }
             let (answer, told) = oneshot::channel();
@@ -80,7 +91,7 @@ impl Lanes {
         if lanes.len() >= self.bounds.keys.div_ceil(SHARDS) {
             return Enter::Apart;
         }
-        lanes.insert(key.clone(), Lane { waiting: VecDeque::new(), back_by });
+        lanes.insert(key.clone(), Lane { quota, waiting: VecDeque::new(), back_by });
         Enter::First
     }
 
@@ -89,7 +100,7 @@ impl Lanes {
     pub(super) fn board(&self, key: &Key, max: usize, back_by: Instant) -> Option<Vec<Waiter>> {
         let mut lanes = self.shard(key).lock();
         let Entry::Occupied(mut lane) = lanes.entry(key.clone()) else { return None };
-        let Lane { waiting, back_by: held } = lane.get_mut();
+        let Lane { waiting, back_by: held, .. } = lane.get_mut();
         *held = back_by;
         let mut boarded = Vec::with_capacity(waiting.len().min(max));
         while boarded.len() < max
@@ -158,8 +169,12 @@ mod tests {
         Instant::now() + Duration::from_secs(60)
     }
 
+    fn quota(max: u64) -> Quota {
+        Quota::sliding_window(max, Duration::from_secs(60)).unwrap()
+    }
+
     fn enter(lanes: &Lanes, name: usize, cost: u32) -> Enter {
-        lanes.enter(&key(name), cost, Instant::now(), soon())
+        lanes.enter(&key(name), quota(10), cost, Instant::now(), soon())
     }
 
     fn join(lanes: &Lanes, name: usize, cost: u32) -> Option<oneshot::Receiver<Reply>> {
@@ -184,6 +199,16 @@ mod tests {
         assert_eq!(board(&lanes, 1, 3), [4, 5]);
         assert!(board(&lanes, 1, 3).is_empty());
         assert!(matches!(enter(&lanes, 1, 9), Enter::First), "the lane is gone");
+    }
+
+    // Red without the look at the quota: a call would be decided by that of another.
+    #[test]
+    fn call_by_another_quota_does_not_join() {
+        let lanes = lanes(64, 64);
+        assert!(matches!(enter(&lanes, 1, 9), Enter::First));
+        let other = lanes.enter(&key(1), quota(11), 1, Instant::now(), soon());
+        assert!(matches!(other, Enter::Apart));
+        assert!(join(&lanes, 1, 1).is_some());
     }
 
     // Red when a closed channel is boarded: its cost would be spent for nobody.
@@ -226,9 +251,9 @@ mod tests {
         let lanes = lanes(64, 64);
         let now = Instant::now();
         let back_by = now + Duration::from_millis(20);
-        assert!(matches!(lanes.enter(&key(1), 1, now, back_by), Enter::First));
-        assert!(matches!(lanes.enter(&key(1), 1, back_by, soon()), Enter::Joined(_)));
+        assert!(matches!(lanes.enter(&key(1), quota(10), 1, now, back_by), Enter::First));
+        assert!(matches!(lanes.enter(&key(1), quota(10), 1, back_by, soon()), Enter::Joined(_)));
         let late = back_by + Duration::from_millis(1);
-        assert!(matches!(lanes.enter(&key(1), 1, late, soon()), Enter::Apart));
+        assert!(matches!(lanes.enter(&key(1), quota(10), 1, late, soon()), Enter::Apart));
     }
 }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleetwide_core_traits::{Key, MonoTime, ServerTime};
@@ -25,6 +26,12 @@ const SWEEP_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct Share<A: Algorithm> {
     whole: A,
     own: A,
+    instances: NonZeroU32,
+    table: Arc<Table<A>>,
+}
+
+/// The keys; the same whatever the quota is.
+struct Table<A: Algorithm> {
     hasher: RandomState,
     shards: Box<[Mutex<Shard<A>>]>,
     keys_max_per_shard: usize,
@@ -39,7 +46,7 @@ struct Shard<A: Algorithm> {
 
 #[derive(Clone, Copy)]
 struct Known {
-    remaining: u32,
+    spent: u32,
     at: MonoTime,
 }
 
@@ -54,22 +61,30 @@ impl<A: Algorithm> Share<A> {
             let sweep_at = MonoTime::default();
             Mutex::new(Shard { spent: HashMap::new(), known, sweep_at })
         };
-        Self {
-            whole,
-            own: whole.share(instances),
+        let table = Table {
             hasher: RandomState::new(),
             shards: (0..SHARDS).map(|_| shard()).collect(),
             keys_max_per_shard: keys_max.div_ceil(SHARDS),
-        }
+        };
+        Self { whole, own: whole.share(instances), instances, table: Arc::new(table) }
+    }
+
+    /// The share of another quota, of which as much is spent.
+    pub(crate) fn with(&self, whole: A) -> Self {
+        let (instances, table) = (self.instances, Arc::clone(&self.table));
+        Self { whole, own: whole.share(instances), instances, table }
     }
 
     /// Remembers what the fleet says is left of `key`.
     pub(crate) fn learn(&self, key: &Key, remaining: u32, now: MonoTime) {
         let known = &mut self.shard(key).lock().known;
-        if known[0].len() >= self.keys_max_per_shard.div_ceil(2) && !known[0].contains_key(key) {
+        if known[0].len() >= self.table.keys_max_per_shard.div_ceil(2)
+            && !known[0].contains_key(key)
+        {
             known[1] = mem::take(&mut known[0]);
         }
-        known[0].insert(key.clone(), Known { remaining, at: now });
+        let spent = self.whole.cost_max().saturating_sub(remaining);
+        known[0].insert(key.clone(), Known { spent, at: now });
     }
 
     /// Forgets `key`, as a reset does.
@@ -117,11 +132,11 @@ impl<A: Algorithm> Share<A> {
     /// How many keys have spent something.
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().spent.len()).sum()
+        self.table.shards.iter().map(|shard| shard.lock().spent.len()).sum()
     }
 
     fn shard(&self, key: &Key) -> &Mutex<Shard<A>> {
-        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+        &self.table.shards[self.table.hasher.hash_one(key) as usize % SHARDS]
     }
 
     /// Where `key` stands: by what was spent here, or by what the fleet had said, whichever leaves
@@ -137,17 +152,19 @@ impl<A: Algorithm> Share<A> {
     /// The state of a share after the fleet said what is left: the same part of it is left.
     fn told(&self, known: Known) -> Option<A::State> {
         let (share, whole) = (self.own.cost_max(), self.whole.cost_max());
-        let left = u64::from(known.remaining.min(whole)) * u64::from(share) / u64::from(whole);
+        let left = u64::from(whole.saturating_sub(known.spent));
+        let left = left * u64::from(share) / u64::from(whole);
         let spent = share - left as u32;
         (spent > 0).then(|| self.own.spent(spent, local(known.at)))
     }
 
     fn make_room(&self, shard: &mut Shard<A>, now: MonoTime) -> Result<(), Full> {
-        if shard.spent.len() >= self.keys_max_per_shard && now >= shard.sweep_at {
+        let keys_max = self.table.keys_max_per_shard;
+        if shard.spent.len() >= keys_max && now >= shard.sweep_at {
             shard.sweep_at = now.plus(SWEEP_EVERY);
             shard.spent.retain(|_, state| !A::lives(state, local(now)).is_zero());
         }
-        if shard.spent.len() < self.keys_max_per_shard { Ok(()) } else { Err(Full) }
+        if shard.spent.len() < keys_max { Ok(()) } else { Err(Full) }
     }
 }
 
@@ -231,6 +248,18 @@ mod tests {
         assert_eq!([1, 2, 3].map(|name| spend_all(&share, name, at(61))), [3, 5, 0]);
     }
 
+    // Red when another quota has a table of its own, and when what the fleet said counts as a part of
+    // the new quota instead of as cells.
+    #[test]
+    fn share_of_another_quota_has_as_much_spent() {
+        let share = window(100);
+        assert_eq!(spend_all(&share, 1, at(0)), 5);
+        share.learn(&key(2), 0, at(0));
+        let twenty = share.with(WindowQuota::new(20, 60 * SECOND).unwrap());
+        assert_eq!([1, 2].map(|name| spend_all(&twenty, name, at(1))), [5, 5]);
+        assert_eq!(spend_all(&share, 1, at(2)), 0);
+    }
+
     #[test]
     fn share_survives_a_backend_that_comes_and_goes() {
         let share = window(100);
@@ -277,6 +306,7 @@ mod tests {
             share.learn(&key(name), 0, at(0));
         }
         let known: usize = share
+            .table
             .shards
             .iter()
             .map(|shard| shard.lock().known.iter().map(HashMap::len).sum::<usize>())

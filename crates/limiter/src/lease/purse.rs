@@ -186,7 +186,8 @@ impl Purse {
             size = size.saturating_mul(2);
         }
         let size = size.min(terms.cells_max);
-        let want = size.min(self.rest.left / PART_OF_REST).min(terms.cells_max - held);
+        let want =
+            size.min(self.rest.left / PART_OF_REST).min(terms.cells_max.saturating_sub(held));
         if want < SIZE_MIN {
             return None;
         }
@@ -209,6 +210,16 @@ mod tests {
         let mut purse = Purse { size: 100, ..Purse::new(now) };
         purse.learn(Rest { left, reset_at: now });
         purse.wants(0, now.plus(TERMS.lifetime), &TERMS)
+    }
+
+    // Red with a plain difference: terms may change under a purse that has more.
+    #[test]
+    fn purse_with_more_than_new_terms_allow_buys_nothing() {
+        let now = MonoTime::from_micros(1);
+        let mut purse = Purse { size: 100, ..Purse::new(now) };
+        purse.learn(Rest { left: 1_000, reset_at: now });
+        let terms = Terms { cells_max: 20, ..TERMS };
+        assert_eq!(purse.wants(40, now.plus(TERMS.lifetime), &terms), None);
     }
 
     /// Red when a lease may take all that is left.

@@ -11,10 +11,10 @@ use tokio::time::{Instant, sleep, timeout};
 use super::purse::{Lot, Rest};
 use super::table::{GiveBack, Leases};
 use crate::algorithm::Algorithm;
+use crate::counter::by_quota;
 use crate::denials::Denials;
 use crate::limiter::{Counter, Inner, Limiter, by_algorithm};
 use crate::op::{AtMost, Refund, cell};
-use crate::quota::by_quota;
 use crate::receipt::Receipt;
 use crate::telemetry::LeaseTelemetry;
 use crate::voids::{Voids, Word};
@@ -80,7 +80,7 @@ impl<E: Executor> Limiter<E> {
         let Rest { left, reset_at } = taken.allowed?;
         let verdict = Verdict {
             is_allowed: true,
-            remaining: left.min(inner.quota.cost_max()),
+            remaining: left.min(inner.quota().cost_max()),
             retry_after_us: 0,
             reset_after_us: reset_at.since(now).as_micros() as u64,
         };
@@ -96,27 +96,32 @@ impl<E: Executor> Limiter<E> {
             let limiter = self.clone();
             runtime.spawn(async move {
                 let inner = &*limiter.inner;
-                by_algorithm!(&inner.policy, counter => inner.buy(counter, purchase, cells).await);
+                by_algorithm!(&*inner.policy(), counter => inner.buy(counter, purchase, cells).await);
             });
         }
     }
 
     fn sweep(&self, leases: &Arc<Leases>) {
         let sweeper = Sweeper { leases: Arc::downgrade(leases) };
-        let every = (leases.terms().lifetime / 2).max(SWEEP_EVERY_MIN);
+        let mut every = sweep_every(leases);
         let clock = Arc::clone(&self.inner.clock);
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 loop {
                     sleep(every).await;
-                    let leases = sweeper.leases.upgrade();
-                    if !leases.is_some_and(|leases| leases.sweep(clock.now())) {
+                    let Some(leases) = sweeper.leases.upgrade() else { break };
+                    if !leases.sweep(clock.now()) {
                         break;
                     }
+                    every = sweep_every(&leases);
                 }
             });
         }
     }
+}
+
+fn sweep_every(leases: &Leases) -> Duration {
+    (leases.terms().lifetime / 2).max(SWEEP_EVERY_MIN)
 }
 
 /// Who sweeps. Gone, another one may begin.
@@ -158,11 +163,16 @@ impl<E: Executor> Inner<E> {
         // No answer: nothing more is bought until the fleet has answered a call.
         let Ok(answer) = self.ask(self.run(&at_most)).await else { return };
         let now = self.clock.now();
-        self.denials.learn(name, asked, 1, &answer, now);
+        self.remember(counter.quota, name, asked, 1, &answer, now);
         let _ = counter.shared(&key, &answer, now);
         let receipt = Receipt::new(&key, counter.quota.into(), &answer, now);
         leases.telemetry().bought(answer.granted);
-        let lot = receipt.map(|receipt| Lot::new(receipt, stamp, asked_at, leases.terms()));
+        if !self.is_current(counter.quota) {
+            // By a quota of before.
+            self.giver(leases).give(receipt.into_iter().collect()).await;
+            return;
+        }
+        let lot = receipt.map(|receipt| Lot::new(receipt, stamp, asked_at, &leases.terms()));
         let rest = rest(&answer, now);
         *is_over = true;
         if let Some(receipt) = leases.bought(name, lot, rest, now) {

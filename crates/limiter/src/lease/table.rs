@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use fleetwide_core_traits::{Key, MonoTime};
 use foldhash::fast::RandomState;
@@ -24,7 +25,7 @@ pub(crate) type GiveBack = Box<dyn Fn(Vec<Receipt>) + Send + Sync>;
 
 /// All that this instance has bought ahead. Dropped, it gives it back.
 pub(crate) struct Leases {
-    terms: Terms,
+    terms: LiveTerms,
     keys_max_per_shard: usize,
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,
@@ -40,6 +41,32 @@ pub(crate) struct Leases {
 
 type Shard = HashMap<Box<[u8]>, Purse, RandomState>;
 
+/// Terms that may change. Each is read by itself: for a moment one of them can be of before.
+struct LiveTerms {
+    cells_max: AtomicU32,
+    lifetime_us: AtomicU64,
+}
+
+impl LiveTerms {
+    fn new(terms: Terms) -> Self {
+        let live = Self { cells_max: AtomicU32::new(0), lifetime_us: AtomicU64::new(0) };
+        live.set(terms);
+        live
+    }
+
+    fn set(&self, Terms { cells_max, lifetime }: Terms) {
+        self.cells_max.store(cells_max, Ordering::Relaxed);
+        self.lifetime_us.store(lifetime.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Terms {
+        Terms {
+            cells_max: self.cells_max.load(Ordering::Relaxed),
+            lifetime: Duration::from_micros(self.lifetime_us.load(Ordering::Relaxed)),
+        }
+    }
+}
+
 impl Leases {
     pub(crate) fn new(
         terms: Terms,
@@ -48,7 +75,7 @@ impl Leases {
         telemetry: LeaseTelemetry,
     ) -> Self {
         Self {
-            terms,
+            terms: LiveTerms::new(terms),
             keys_max_per_shard: keys_max.div_ceil(SHARDS),
             hasher: RandomState::default(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -61,8 +88,19 @@ impl Leases {
         }
     }
 
-    pub(crate) fn terms(&self) -> &Terms {
-        &self.terms
+    pub(crate) fn terms(&self) -> Terms {
+        self.terms.get()
+    }
+
+    /// What is bought from now on is by these terms, and what was bought before is given back.
+    pub(crate) fn change(&self, terms: Terms) {
+        self.terms.set(terms);
+        self.floors.raise_all();
+        let mut gone = Vec::new();
+        for shard in &self.shards {
+            shard.lock().values_mut().for_each(|purse| purse.empty(&mut gone));
+        }
+        self.give(gone);
     }
 
     pub(crate) fn telemetry(&self) -> &LeaseTelemetry {
@@ -82,7 +120,7 @@ impl Leases {
         let mut gone = Vec::new();
         let mut shard = self.shard(name).lock();
         let taken = if let Some(purse) = shard.get_mut(name) {
-            purse.take(cost, now, &self.terms, &self.floors, &mut gone)
+            purse.take(cost, now, &self.terms(), &self.floors, &mut gone)
         } else {
             let is_kept = shard.len() < self.keys_max_per_shard && !name.is_empty();
             if is_kept {
@@ -156,9 +194,10 @@ impl Leases {
     pub(crate) fn sweep(&self, now: MonoTime) -> bool {
         let mut gone = Vec::new();
         let mut is_empty = true;
+        let terms = self.terms();
         for shard in &self.shards {
             let mut shard = shard.lock();
-            shard.retain(|_, purse| purse.sweep(now, &self.terms, &self.floors, &mut gone));
+            shard.retain(|_, purse| purse.sweep(now, &terms, &self.floors, &mut gone));
             is_empty &= shard.is_empty();
         }
         self.give(gone);
@@ -202,6 +241,6 @@ impl Drop for Leases {
 
 impl fmt::Debug for Leases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leases").field("terms", &self.terms).finish_non_exhaustive()
+        f.debug_struct("Leases").field("terms", &self.terms()).finish_non_exhaustive()
     }
 }

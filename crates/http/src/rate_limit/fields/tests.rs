@@ -54,7 +54,7 @@ fn told(writers: &[(Writer, Decision)]) -> String {
 
 fn writer(form: impl Into<Option<IetfForm>>, name: &str, quota: Quota) -> Writer {
     let fields = Fields::none().ietf(form);
-    Writer::new(fields, name, Advertised::of(&quota), QuotaUnit::Requests)
+    Writer::new(fields, name, quota, QuotaUnit::Requests)
 }
 
 // Drafts 08 to 11: sections 3.2 and 4.2, appendix B.1.3 (`r=60` of 100 in 60 s) and B.1.4.
@@ -96,8 +96,7 @@ async fn older_forms_are_those_of_their_drafts() {
 async fn legacy_form_and_source_are_there_where_asked_for() {
     let quota = gcra(100, 100, 100);
     let half = decision(quota, 49, 0, 1).await;
-    let advertised = Advertised::of(&quota);
-    let with = |fields| Writer::new(fields, "default", advertised, QuotaUnit::Requests);
+    let with = |fields| Writer::new(fields, "default", quota, QuotaUnit::Requests);
     assert_eq!(
         told(&[(with(Fields::none().legacy(true).source(true)), half)]),
         "x-ratelimit-limit: 100\nx-ratelimit-remaining: 50\nx-ratelimit-reset: 50\n\
@@ -112,12 +111,7 @@ async fn legacy_form_and_source_are_there_where_asked_for() {
 #[test]
 fn unit_is_named_where_it_is_not_the_default() {
     let policy = |form, unit| {
-        let writer = Writer::new(
-            Fields::none().ietf(form),
-            "peruser",
-            Advertised::of(&window(65_535, 10)),
-            unit,
-        );
+        let writer = Writer::new(Fields::none().ietf(form), "peruser", window(65_535, 10), unit);
         writer.policy.unwrap().to_str().unwrap().to_owned()
     };
     assert_eq!(
