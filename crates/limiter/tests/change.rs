@@ -7,13 +7,15 @@
 mod clocked;
 mod support;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clocked::{Backend, Counted, HOUR, backends};
+use fleetwide_core_traits::{Clock, MonoTime, ServerTime};
 use fleetwide_limiter::{
     CheckError, ConfigError, Leasing, Limiter, Quota, QuotaChangeError, Refunded, Source,
 };
-use fleetwide_testkit::eventually;
+use fleetwide_testkit::{SimClock, eventually};
 
 /// How long an event of these tests may take; they take milliseconds.
 const SOON: Duration = Duration::from_secs(20);
@@ -73,6 +75,59 @@ async fn raise_is_felt_at_once_by_who_was_refused_before_it() {
             limiter.set_quota(quotas(12)[way]).unwrap();
             assert_eq!(limiter.check("ada").await.unwrap().remaining(), 1, "{ten:?}");
         }
+    }
+}
+
+/// A clock that does something once, in the middle of what asks it for the time.
+#[derive(Clone)]
+struct Hooked {
+    clock: SimClock,
+    hook: Arc<Mutex<Option<Hook>>>,
+}
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+impl Hooked {
+    fn new(backend: &Backend) -> Self {
+        Self { clock: backend.clock.clone(), hook: Arc::default() }
+    }
+
+    fn once(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.hook.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    fn disarm(&self) -> bool {
+        self.hook.lock().unwrap().take().is_none()
+    }
+}
+
+impl Clock for Hooked {
+    fn now(&self) -> MonoTime {
+        let hook = self.hook.lock().unwrap().take();
+        hook.into_iter().for_each(|hook| hook());
+        self.clock.now()
+    }
+
+    fn server_time(&self) -> ServerTime {
+        self.clock.server_time()
+    }
+}
+
+// Red when it is not asked whether the quota is still the one of the question.
+#[tokio::test]
+async fn refusal_by_the_quota_of_before_is_not_remembered_under_the_new_one() {
+    let backend = Backend::memory();
+    for (way, ten) in quotas(10).into_iter().enumerate() {
+        let clock = Hooked::new(&backend);
+        let options = || backend.options(&format!("q{way}"), ten);
+        let limiter = options().clock(Arc::new(clock.clone())).build().unwrap();
+        exhaust(&options().build().unwrap(), "ada").await;
+        let changing = limiter.clone();
+        // The call has begun, and has not asked yet.
+        clock.once(move || changing.set_quota(quotas(12)[way]).unwrap());
+        assert!(!limiter.check("ada").await.unwrap().is_allowed());
+        assert!(clock.disarm(), "the quota was changed");
+        assert_eq!(limiter.check("ada").await.unwrap().remaining(), 1, "{ten:?}");
     }
 }
 
@@ -163,6 +218,35 @@ async fn lowered_limit_is_not_passed_with_cells_that_were_bought_before() {
         eventually(SOON, "what was not used", is_back).await;
         limiter.shutdown().await;
     }
+}
+
+// Red when it is not asked whether the quota is still the one of the purchase.
+#[tokio::test]
+async fn what_is_bought_by_the_quota_of_before_is_not_used_under_the_new_one() {
+    let backend = Backend::memory();
+    let clock = Hooked::new(&backend);
+    let [large, small] = [10_000, 50].map(|max| Quota::sliding_window(max, HOUR).unwrap());
+    let options = backend.options("leased", large).leased(Leasing::new());
+    let limiter = options.clock(Arc::new(clock.clone())).build().unwrap();
+    for _ in 0..60 {
+        let _ = limiter.check("hot").await.unwrap();
+    }
+    for _ in 0..10_000 {
+        let _ = limiter.check("hot").await.unwrap();
+        let changing = limiter.clone();
+        // A purchase has begun, if there is one, and has not asked yet.
+        clock.once(move || changing.set_quota(small).unwrap());
+        tokio::task::yield_now().await;
+        if clock.disarm() {
+            break;
+        }
+    }
+    assert_eq!(limiter.quota(), small, "something was bought");
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!limiter.check("hot").await.unwrap().is_allowed());
+    limiter.shutdown().await;
 }
 
 // Red when leases go on by the terms of before.

@@ -158,7 +158,8 @@ impl<E: Executor> Inner<E> {
         let Purchase { leases, name, is_over } = &mut purchase;
         let Ok(key) = cell::<A>(&self.namespace, &self.name, name) else { return };
         let at_most = AtMost::new(counter.quota, key.clone(), cells);
-        let (stamp, asked_at) = (leases.stamp(&key), self.clock.now());
+        let asked_at = self.clock.now();
+        let stamp = leases.stamp(&key);
         let asked = self.asking(&key);
         // No answer: nothing more is bought until the fleet has answered a call.
         let Ok(answer) = self.ask(self.run(&at_most)).await else { return };
