@@ -128,6 +128,8 @@ struct Player<A: Algorithm> {
     now: u64,
     /// How far the clock has gone forward in all, its steps back left out.
     forward: u64,
+    /// By how much later than it was decided the answer to a call is there.
+    late_us: u64,
     spent: Vec<Spent>,
 }
 
@@ -136,7 +138,7 @@ impl<A: Contract> Player<A> {
         let key = Namespace::new("test").unwrap().tag("limiter", b"a").unwrap().key();
         let now = 1_780_000_000_000_000 + rng.random_range(0..1_000_000);
         let expires = ServerTime::MAX;
-        Self { quota, key, held: None, expires, now, forward: 0, spent: Vec::new() }
+        Self { quota, key, held: None, expires, now, forward: 0, late_us: 0, spent: Vec::new() }
     }
 
     fn run<O: AtomicOp<State = Held<A::State>>>(&mut self, op: &O) -> O::Reply {
@@ -174,7 +176,7 @@ impl<A: Contract> Player<A> {
             let (cost, mark) = (answer.granted, answer.mark);
             let debit = Debit { cost, at: answer.at, upto, mark };
             let (at, now, cost) = (self.forward, self.now, self.quota.units(cost));
-            let worthless_at = at + answer.verdict.reset_after_us;
+            let worthless_at = at + answer.verdict.reset_after_us + self.late_us;
             let receipt = Some(debit);
             self.spent.push(Spent { at, now, cost, given_back: 0, receipt, worthless_at });
         }
@@ -239,6 +241,7 @@ impl<A: Contract> Player<A> {
 /// A random history of checks and refunds, to its end.
 fn play<A: Contract>(quota: A, rng: &mut Rng, is_naive: bool) -> Player<A> {
     let mut player = Player::new(quota, rng);
+    player.late_us = player.quota.step_us() * 3;
     for _ in 0..STEPS {
         player.move_clock(rng);
         match rng.random_range(0..5) {
