@@ -498,3 +498,23 @@ fn refund_of_a_bucket_with_a_fractional_rate_is_less_than_a_microsecond_short() 
         assert!(before <= after && after - before < player.quota.rate().0.into());
     });
 }
+
+// Red when cells are counted up to the time of the call instead of at it.
+#[test]
+fn refund_that_is_sent_to_a_log_twice_takes_no_cells_of_another_moment() {
+    let mut rng = fleetwide_testkit::seed().rng();
+    let quota = LogQuota::new(10, Duration::from_secs(1)).expect("these numbers make a quota");
+    let mut player = Player::new(quota, &mut rng);
+    let spend = |player: &mut Player<LogQuota>, cost| {
+        player.now += 1;
+        let answer = player.run(&Check::new(quota, player.key.clone(), cost));
+        player.note(&answer);
+    };
+    spend(&mut player, 4);
+    spend(&mut player, 3);
+    let debit = player.spent[1].receipt.take().expect("it was granted");
+    let refund = Refund::new(quota, player.key.clone(), debit);
+    assert_eq!([player.run(&refund), player.run(&refund)], [3, 0]);
+    let left = player.run(&Peek::new(quota, player.key.clone(), 0)).verdict.remaining;
+    assert_eq!(left, 6, "the first call stays spent");
+}

@@ -163,10 +163,8 @@ async fn several_policies_are_a_list_and_the_tightest_has_the_fields_with_room_f
     for order in [[0, 1], [1, 0]] {
         let fields = Fields::default();
         let of = |at: usize| match at {
-            0 => {
-                (Writer::new(fields, "permin", Advertised::of(&minute), QuotaUnit::Requests), wide)
-            }
-            _ => (Writer::new(fields, "perhr", Advertised::of(&hour), QuotaUnit::Requests), tight),
+            0 => (Writer::new(fields, "permin", minute, QuotaUnit::Requests), wide),
+            _ => (Writer::new(fields, "perhr", hour, QuotaUnit::Requests), tight),
         };
         let told = told(&order.map(of));
         // Appended one after the other; the order of sorted lines is the same in both cases.
