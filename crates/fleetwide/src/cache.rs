@@ -30,9 +30,9 @@ use serde::de::DeserializeOwned;
 pub use fleetwide_two_tier_cache::KeyRing;
 pub use fleetwide_two_tier_cache::{
     Applied, Behind, BulkError, BulkItem, BulkWriteError, CacheKey, CacheTag, ConfigError,
-    Freshness, Hit, Hits, IntoHits, LayoutError, LoadContext, LoadError, Loaded, Many, OnAbandon,
-    Progress, PutOptions, Read, Replicas, Stats, TagError, Tier, TokenError, WaitError, Warm,
-    WarmError, WriteError, WriteOptions, WriteToken,
+    Freshness, Hit, Hits, IntoHits, JitterError, LayoutError, LoadContext, LoadError, Loaded, Many,
+    OnAbandon, Progress, PutOptions, Read, Replicas, Stats, TagError, Tier, TokenError, WaitError,
+    Warm, WarmError, WriteError, WriteOptions, WriteToken,
 };
 
 use crate::backend::FleetExecutor;

@@ -10,7 +10,7 @@ use crate::entry::{Freshness, Hit, Kept, L1Entry, Tier};
 use crate::key::CacheKey;
 
 /// The demands of one read. A cache has its own, and each call can change them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct Ask {
     /// How old the last word of the log may be for a hit to be verified, µs.
@@ -33,6 +33,10 @@ pub(crate) struct Ask {
     pub(crate) on_error: Duration,
     /// Whether a read without a loader takes what is stale.
     pub(crate) stale: bool,
+    /// How long after it took a value L1 may answer; the value's own time in L1 may be shorter.
+    pub(crate) l1_ttl: Duration,
+    /// How eagerly what is fresh is renewed before its end; `None` = not at all.
+    pub(crate) early: Option<f64>,
 }
 
 /// What L1 has for a key.
@@ -88,36 +92,15 @@ where
             return Recalled::Nothing;
         }
         match kept {
-            Kept::Absent(entry) if now < entry.head.term.quiet_until => Recalled::Absent,
-            Kept::Absent(_) => Recalled::Nothing,
-            Kept::Value(entry) => {
-                self.judge(Hit { entry, tier: Tier::L1, freshness, at: now }, ask)
+            Kept::Absent(entry)
+                if now < entry.head.term.quiet_until
+                    && !entry.head.term.has_lapsed(now, ask.l1_ttl) =>
+            {
+                Recalled::Absent
             }
+            Kept::Absent(_) => Recalled::Nothing,
+            Kept::Value(entry) => judge(Hit { entry, tier: Tier::L1, freshness, at: now }, ask),
         }
-    }
-
-    /// What an entry that has passed the floors is good for.
-    fn judge(&self, hit: Hit<V>, ask: &Ask) -> Recalled<V> {
-        let (now, head) = (hit.at, &hit.entry.head);
-        if now >= head.term.fresh_until {
-            let rests = head.rests(now) && head.term.lasts(now, ask.grace());
-            let stale = hit.stale();
-            return if rests { Recalled::Fresh(stale) } else { Recalled::Expired(stale) };
-        }
-        if now >= head.term.l1_until {
-            return Recalled::Lapsed(hit);
-        }
-        if self.is_early(&hit) { Recalled::Early(hit) } else { Recalled::Fresh(hit) }
-    }
-
-    /// Whether a fresh value should be renewed by this caller.
-    pub(crate) fn is_early(&self, hit: &Hit<V>) -> bool {
-        let term = &hit.entry.head.term;
-        // The dice are thrown only where they can fall on a renewal.
-        self.settings.early_refresh.is_some_and(|beta| {
-            term.is_early(hit.at, beta, f64::MIN_POSITIVE)
-                && term.is_early(hit.at, beta, 1.0 - rand::random::<f64>())
-        })
     }
 
     /// Whether what has this stamp reflects a write, given how far the log has been applied here.
@@ -151,4 +134,28 @@ where
         }
         Some(Hit { at: now, ..hit.clone() }.stale())
     }
+}
+
+/// What an entry that has passed the floors is good for.
+fn judge<V>(hit: Hit<V>, ask: &Ask) -> Recalled<V> {
+    let (now, head) = (hit.at, &hit.entry.head);
+    if now >= head.term.fresh_until {
+        let rests = head.rests(now) && head.term.lasts(now, ask.grace());
+        let stale = hit.stale();
+        return if rests { Recalled::Fresh(stale) } else { Recalled::Expired(stale) };
+    }
+    if head.term.has_lapsed(now, ask.l1_ttl) {
+        return Recalled::Lapsed(hit);
+    }
+    if is_early(&hit, ask) { Recalled::Early(hit) } else { Recalled::Fresh(hit) }
+}
+
+/// Whether a fresh value should be renewed by this caller.
+pub(crate) fn is_early<V>(hit: &Hit<V>, ask: &Ask) -> bool {
+    let term = &hit.entry.head.term;
+    // The dice are thrown only where they can fall on a renewal.
+    ask.early.is_some_and(|beta| {
+        term.is_early(hit.at, beta, f64::MIN_POSITIVE)
+            && term.is_early(hit.at, beta, 1.0 - rand::random::<f64>())
+    })
 }

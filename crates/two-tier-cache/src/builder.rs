@@ -29,7 +29,6 @@ pub(crate) struct Settings {
     pub(crate) alone: bool,
     pub(crate) jitter: f64,
     pub(crate) sample: f64,
-    pub(crate) early_refresh: Option<f64>,
     pub(crate) on_error_rest: Duration,
     pub(crate) on_abandon: OnAbandon,
     pub(crate) loads_max: usize,
@@ -60,6 +59,8 @@ const ON_ERROR_REST_DEFAULT: Duration = Duration::from_secs(1);
 const LOADS_MAX_DEFAULT: usize = 512;
 /// A sixty-fourth of the usual L1: larger values would push out more than they are worth.
 const L1_VALUE_BYTES_MAX_DEFAULT: u32 = 1 << 20;
+/// With it a value is renewed 69 load costs before its end, every second time.
+pub(crate) const BETA_MAX: f64 = 100.0;
 /// Nobody waits longer than a day.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A year: a stale value has some use while the origin is rebuilt.
@@ -174,12 +175,13 @@ where
                     revalidate: Duration::ZERO,
                     on_error: Duration::ZERO,
                     stale: false,
+                    l1_ttl: Duration::MAX,
+                    early: None,
                 },
                 l2: true,
                 alone: false,
                 jitter: 0.0,
                 sample: 0.0,
-                early_refresh: None,
                 on_error_rest: ON_ERROR_REST_DEFAULT,
                 on_abandon: OnAbandon::Finish,
                 loads_max: LOADS_MAX_DEFAULT,
@@ -284,7 +286,7 @@ where
     ///
     /// Only reads with a loader can renew.
     pub fn early_refresh(mut self, beta: f64) -> Self {
-        self.settings.early_refresh = Some(beta);
+        self.settings.ask.early = Some(beta);
         self
     }
 
@@ -455,7 +457,7 @@ where
         in_range("stale_if_error", settings.ask.on_error, Duration::ZERO, GRACE_MAX)?;
         factor("jitter", settings.jitter, 1.0)?;
         factor("sample", settings.sample, 1.0)?;
-        factor("early_refresh", settings.early_refresh.unwrap_or_default(), 100.0)?;
+        factor("early_refresh", settings.ask.early.unwrap_or_default(), BETA_MAX)?;
         let loads = 1..=Semaphore::MAX_PERMITS;
         settings.loads_max = settings.loads_max.clamp(*loads.start(), *loads.end());
         let codec = Box::new(Form::new(codec, self.schema, self.seal, &tag));

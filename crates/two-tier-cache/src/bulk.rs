@@ -11,10 +11,12 @@ mod turn;
 mod write;
 
 use std::fmt;
+use std::time::Duration;
 
 use fleetwide_core_traits::Executor;
 
 use crate::ask::Ask;
+use crate::builder::BETA_MAX;
 use crate::cache::Cache;
 use crate::entry::Hit;
 use crate::key::CacheKey;
@@ -100,6 +102,21 @@ where
     /// was: see [`Read::at_least`](crate::Read::at_least).
     pub fn at_least(mut self, token: &WriteToken) -> Self {
         self.ask.at_least = Some(token.stamp());
+        self
+    }
+
+    /// As [`CacheBuilder::early_refresh`](crate::CacheBuilder::early_refresh), 0 to 100; what is not
+    /// is taken for the nearest that is, and what is no number for 0, which renews nothing early.
+    pub fn early_refresh(mut self, beta: f64) -> Self {
+        // What is no number stays none, and is above no bound.
+        self.ask.early = Some(beta.clamp(0.0, BETA_MAX));
+        self
+    }
+
+    /// Takes what this process has only for so long after it was put there; then the shared tier is
+    /// asked again. It is not kept longer for the sake of this read.
+    pub fn l1_ttl(mut self, l1_ttl: Duration) -> Self {
+        self.ask.l1_ttl = l1_ttl;
         self
     }
 

@@ -26,6 +26,7 @@ use crate::floors::{Floors, Pass};
 use crate::follow::Following;
 use crate::form::Form;
 use crate::gate::{Gate, Holdings, LayoutWatch};
+use crate::gather::Gather;
 use crate::key::CacheKey;
 use crate::l2::Looked;
 use crate::layout::LayoutError;
@@ -50,6 +51,7 @@ pub struct Cache<K, V, E> {
 /// The parts of a cache.
 pub(crate) struct Inner<K, V, E> {
     pub(crate) executor: Gate<E>,
+    pub(crate) gather: Gather<E>,
     pub(crate) tag: Tag,
     pub(crate) name: String,
     pub(crate) meta_key: Key,
@@ -336,9 +338,11 @@ where
         settings: Settings,
     ) -> Self {
         let ledger = Ledger::new(settings.pending_bytes_max);
+        let meta_key = tag.part(META_PART);
         Self {
+            gather: Gather::new(executor.clone(), meta_key.clone()),
             executor,
-            meta_key: tag.part(META_PART),
+            meta_key,
             tags_key: tags_key(&tag),
             tag,
             name: name.to_owned(),
@@ -454,15 +458,15 @@ where
 
     fn own_head(&self, pass: Pass, keep: Keep<'_>) -> Head {
         let now = self.clock.now();
-        let l1 = keep.ttl.min(self.settings.l1_ttl.as_duration());
-        let early = self.settings.early_refresh;
+        let l1 = keep.ttl.min(keep.l1_ttl.unwrap_or(self.settings.l1_ttl).as_duration());
+        let early = self.settings.ask.early;
         let life = Life { age: Duration::ZERO, fresh: keep.ttl, l1, cost: keep.cost, early };
         Head::new(pass, self.floors.of(keep.tags), Term::new(now, life), None)
     }
 
-    /// A ttl with this cache's jitter.
-    pub(crate) fn jittered(&self, ttl: Ttl) -> Duration {
-        let jitter = self.settings.jitter;
+    /// A ttl with a value's own jitter, or the cache's.
+    pub(crate) fn jittered(&self, ttl: Ttl, own: Option<f64>) -> Duration {
+        let jitter = own.unwrap_or(self.settings.jitter);
         if jitter > 0.0 {
             term::jittered(ttl.as_duration(), jitter, rand::random())
         } else {
@@ -529,6 +533,8 @@ where
 #[derive(Clone, Copy)]
 pub(crate) struct Keep<'a> {
     pub(crate) ttl: Duration,
+    /// How long before L2 is asked again, if not as the cache has it.
+    pub(crate) l1_ttl: Option<Ttl>,
     /// What loading it cost.
     pub(crate) cost: Duration,
     /// What it weighs; `None` if it is not to be kept.

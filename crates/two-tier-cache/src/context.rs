@@ -9,7 +9,9 @@ use fleetwide_core_traits::{Ttl, TtlError};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
+use crate::error::JitterError;
 use crate::tags::{self, CacheTag, TagError};
+use crate::term::checked_jitter;
 
 /// What a loader says about a key.
 ///
@@ -51,6 +53,8 @@ pub struct LoadContext<K, V> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Said {
     pub(crate) ttl: Option<Ttl>,
+    pub(crate) l1_ttl: Option<Ttl>,
+    pub(crate) jitter: Option<f64>,
     pub(crate) tags: Vec<CacheTag>,
     pub(crate) no_store: bool,
 }
@@ -106,6 +110,27 @@ impl<K, V> LoadContext<K, V> {
     /// [`TtlError`] if it is zero or too long; the ttl stays as it was.
     pub fn ttl(&self, ttl: Duration) -> Result<(), TtlError> {
         self.said.lock().ttl = Some(Ttl::new(ttl)?);
+        Ok(())
+    }
+
+    /// Sets how long this value lives in this process before the shared tier is asked again, in the
+    /// place of the cache's [`l1_ttl`](crate::CacheBuilder::l1_ttl). Other instances keep it as
+    /// long as their caches say.
+    ///
+    /// # Errors
+    /// [`TtlError`] if it is zero or too long; it stays as it was.
+    pub fn l1_ttl(&self, l1_ttl: Duration) -> Result<(), TtlError> {
+        self.said.lock().l1_ttl = Some(Ttl::new(l1_ttl)?);
+        Ok(())
+    }
+
+    /// Sets by what share, 0 to 1, this value's ttl is shortened at random, in the place of the
+    /// cache's [`jitter`](crate::CacheBuilder::jitter).
+    ///
+    /// # Errors
+    /// [`JitterError`] if it is not from 0 to 1; it stays as it was.
+    pub fn jitter(&self, share: f64) -> Result<(), JitterError> {
+        self.said.lock().jitter = Some(checked_jitter(share)?);
         Ok(())
     }
 

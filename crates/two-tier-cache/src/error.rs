@@ -60,6 +60,9 @@ pub enum WriteError {
     /// The ttl is zero or too long. Nothing was done.
     #[error(transparent)]
     Ttl(#[from] TtlError),
+    /// The share by which the ttl is to be shortened is none. Nothing was done.
+    #[error(transparent)]
+    Jitter(#[from] JitterError),
     /// A tag is empty or too long, or there are too many. Nothing was done.
     #[error(transparent)]
     Tag(#[from] TagError),
@@ -106,6 +109,11 @@ impl WriteError {
         matches!(self, Self::Queued(_) | Self::Unknown(_))
     }
 }
+
+/// A ttl cannot be shortened by this share: it is not from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a jitter must be from 0 to 1")]
+pub struct JitterError;
 
 /// Why [`Cache::get_or_load`](crate::Cache::get_or_load) has no value. Shared by all who waited.
 ///

@@ -80,7 +80,7 @@ where
         let reader = self.reader();
         let op = Lookup::new(&self.tag, &self.meta_key, wire, reader);
         let Ok(op) = op else { return Looked::Miss };
-        match self.executor.run(&op).await {
+        match self.gather.lookup(op).await {
             // A server that has not seen what the reader must see has lost it, or never had it.
             Ok(found) if !self.has_seen(found.meta.map(|meta| meta.at), at_least) => {
                 Looked::Unavailable
@@ -163,7 +163,7 @@ where
         let (age, left) = self.age_and_rest(stored, now);
         let fresh = soft_ttl.map_or(left, |soft| soft.saturating_sub(age).min(left));
         let l1 = left.min(self.settings.l1_ttl.as_duration());
-        let early = self.settings.early_refresh;
+        let early = self.settings.ask.early;
         let term = Term::new(now, Life { age, fresh, l1, cost, early });
         let head = Head::new(pass, self.floors.of(&tags), term, Some(stored.stored_at));
         let weight = weight.saturating_add(tags::weight(wire.len(), &tags));

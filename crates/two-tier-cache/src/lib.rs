@@ -61,6 +61,7 @@ mod floors;
 mod follow;
 mod form;
 mod gate;
+mod gather;
 #[cfg(test)]
 mod golden;
 mod guard;
@@ -95,7 +96,7 @@ pub use cache::Cache;
 pub use change::Change;
 pub use context::{LoadContext, Loaded};
 pub use entry::{Freshness, Hit, L1Entry, Tier};
-pub use error::{ConfigError, LoadError, WriteError};
+pub use error::{ConfigError, JitterError, LoadError, WriteError};
 pub use gate::LayoutWatch;
 pub use guard::WriteGuard;
 pub use key::CacheKey;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fleetwide_core_traits::{Executor, ServerTime};
 use tokio::time::{Instant, timeout_at};
 
-use crate::ask::{Ask, Recalled};
+use crate::ask::{Ask, Recalled, is_early};
 use crate::builder::OnAbandon;
 use crate::cache::{Inner, checked_wire};
 use crate::context::{BoxError, LoadContext, Loaded, erased};
@@ -124,7 +124,7 @@ where
             return Tiers::Open(Known { spare, seen: None, l2: false });
         }
         let (seen, l2) = match self.look(key, wire, ask).await {
-            Looked::Fresh(hit) if self.is_early(&hit) => return Tiers::Early(hit),
+            Looked::Fresh(hit) if is_early(&hit, ask) => return Tiers::Early(hit),
             Looked::Fresh(hit) => return Tiers::Answer(Answer::Value(hit)),
             Looked::Absent(_) if negative => return Tiers::Answer(Answer::Absent),
             Looked::Absent(at) | Looked::Unusable(at) => (Some(at), true),

@@ -410,7 +410,7 @@ where
     ) -> (Answer<V>, Option<Unstored>) {
         let tags = said.take_tags();
         let usual = if value.is_some() { self.settings.ttl } else { self.settings.negative_ttl };
-        let ttl = self.jittered(said.ttl.unwrap_or(usual));
+        let ttl = self.jittered(said.ttl.unwrap_or(usual), said.jitter);
         // Nothing is served after its end that says that there is nothing.
         let (shared_ttl, soft_ttl) = match value {
             Some(_) => self.shared_ttl(ttl),
@@ -420,7 +420,8 @@ where
         let sealed =
             if said.no_store { None } else { self.try_seal(wire, value.as_deref(), &label) };
         let weight = sealed.as_ref().map(|sealed| sealed.plain_len);
-        let keep = Keep { ttl, cost, weight, key_bytes: wire.len(), tags: &tags };
+        let (l1_ttl, key_bytes) = (said.l1_ttl, wire.len());
+        let keep = Keep { ttl, l1_ttl, cost, weight, key_bytes, tags: &tags };
         let answer = if let Some(value) = value {
             let entry = self.keep_local(key, value, pass, keep);
             let freshness = self.freshness_of_load(&entry.head, began);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fleetwide_core_traits::Executor;
 
 use crate::ask::Ask;
-use crate::builder::WAIT_MAX;
+use crate::builder::{BETA_MAX, WAIT_MAX};
 use crate::cache::Cache;
 use crate::context::{LoadContext, Loaded};
 use crate::entry::Hit;
@@ -125,6 +125,21 @@ where
     /// [`stale_if_error`](Self::stale_if_error) lasts.
     pub fn allow_stale(mut self) -> Self {
         self.ask.stale = true;
+        self
+    }
+
+    /// As [`CacheBuilder::early_refresh`](crate::CacheBuilder::early_refresh), 0 to 100; what is not
+    /// is taken for the nearest that is, and what is no number for 0, which renews nothing early.
+    pub fn early_refresh(mut self, beta: f64) -> Self {
+        // What is no number stays none, and is above no bound.
+        self.ask.early = Some(beta.clamp(0.0, BETA_MAX));
+        self
+    }
+
+    /// Takes what this process has only for so long after it was put there; then the shared tier is
+    /// asked again. It is not kept longer for the sake of this read.
+    pub fn l1_ttl(mut self, l1_ttl: Duration) -> Self {
+        self.ask.l1_ttl = l1_ttl;
         self
     }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use fleetwide_core_traits::MonoTime;
 
+use crate::error::JitterError;
+
 /// `-ln(x)` of a random x in (0, 1) exceeds this once in half a billion, so that earlier than this
 /// many load costs before the end nobody needs to throw the dice.
 const SURPRISE_MAX: f64 = 20.0;
@@ -15,10 +17,10 @@ pub(crate) struct Term {
     born_us: i64,
     /// Until here a hit need not think: the least of the three that follow.
     pub(crate) quiet_until: MonoTime,
-    /// From here on it may be renewed early.
-    early_from: MonoTime,
+    /// When L1 took it.
+    taken_at: MonoTime,
     /// From here on L2 is asked again.
-    pub(crate) l1_until: MonoTime,
+    l1_until: MonoTime,
     /// From here on the value is stale.
     pub(crate) fresh_until: MonoTime,
     /// What loading it cost, µs.
@@ -36,7 +38,8 @@ pub(crate) struct Life {
     pub(crate) l1: Duration,
     /// What loading it cost.
     pub(crate) cost: Duration,
-    /// How eagerly it is renewed before its end; `None` = not at all.
+    /// How eagerly it is renewed before its end by reads that ask for nothing special; `None` = not
+    /// at all.
     pub(crate) early: Option<f64>,
 }
 
@@ -51,7 +54,7 @@ impl Term {
         Self {
             born_us: born_us.saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX)),
             quiet_until: early_from.min(l1_until).min(fresh_until),
-            early_from,
+            taken_at: now,
             l1_until,
             fresh_until,
             cost_us: u32::try_from(cost.as_micros()).unwrap_or(u32::MAX),
@@ -64,6 +67,11 @@ impl Term {
         Duration::from_micros(now.saturating_sub(self.born_us).max(0) as u64)
     }
 
+    /// Whether L2 is to be asked again at `now`, by a read that lets L1 answer for `l1_ttl` at most.
+    pub(crate) fn has_lapsed(&self, now: MonoTime, l1_ttl: Duration) -> bool {
+        now >= self.l1_until.min(self.taken_at.plus(l1_ttl))
+    }
+
     /// Whether the caller who asks at `now` should renew the value before its end: `XFetch`
     /// (Vattani, Chierichetti, Lowenstein: Optimal probabilistic cache stampede prevention, VLDB
     /// 2015). `dice` is uniform in (0, 1]; `beta` above 1 renews earlier.
@@ -72,11 +80,9 @@ impl Term {
     /// the whole fleet renews a busy key before anybody has to wait for it, without a word between
     /// the callers.
     pub(crate) fn is_early(&self, now: MonoTime, beta: f64, dice: f64) -> bool {
-        if now < self.early_from {
-            return false;
-        }
         let left_us = self.fresh_until.since(now).as_micros() as f64;
-        f64::from(self.cost_us) * beta * -dice.ln() >= left_us
+        let reach_us = f64::from(self.cost_us) * beta;
+        reach_us * SURPRISE_MAX >= left_us && reach_us * -dice.ln() >= left_us
     }
 
     /// Whether the value may still be served at `now` when `extra` time is allowed after its end.
@@ -94,6 +100,11 @@ impl SaturatingMul for Duration {
     fn saturating_mul_f64(self, by: f64) -> Duration {
         Duration::try_from_secs_f64(self.as_secs_f64() * by).unwrap_or(Duration::MAX)
     }
+}
+
+/// A share of a ttl, 0 to 1, by which it is shortened at random.
+pub(crate) fn checked_jitter(share: f64) -> Result<f64, JitterError> {
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(JitterError) }
 }
 
 /// A ttl shortened by a random part of up to `jitter`, so that what was stored together does not

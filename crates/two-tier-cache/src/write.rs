@@ -17,6 +17,7 @@ use crate::payload::{self, Label, Sealed};
 use crate::recovery::Target;
 use crate::settle::{Inside, WRITE_TIMEOUT};
 use crate::tags::{self, CacheTag};
+use crate::term;
 use crate::token::WriteToken;
 
 impl<K, V, E> Cache<K, V, E>
@@ -62,10 +63,12 @@ where
     ) -> Result<WriteToken, WriteError> {
         let inner = &self.inner;
         let ttl = options.ttl.map_or(Ok(inner.settings.ttl), Ttl::new)?;
+        let l1_ttl = options.l1_ttl.map(Ttl::new).transpose()?;
         let wire = checked_wire(key)?;
         let value = value.into();
         let tags = tags::checked(options.tags)?;
-        let ttl = inner.jittered(ttl);
+        let jitter = options.jitter.map(term::checked_jitter).transpose()?;
+        let ttl = inner.jittered(ttl, jitter);
         let (shared_ttl, soft_ttl) = inner.shared_ttl(ttl);
         let sealed = inner.seal(&wire, &value, soft_ttl, &tags)?;
         let weight = Some(sealed.plain_len);
@@ -83,7 +86,7 @@ where
             inner.carry_out(&op, (target, inside), replicas, |meta| meta).await
         };
         let (cost, key_bytes) = (Duration::ZERO, wire.len());
-        let keep = Keep { ttl, cost, weight, key_bytes, tags: &tags };
+        let keep = Keep { ttl, l1_ttl, cost, weight, key_bytes, tags: &tags };
         inner.replace((key, &wire), value, keep, written.as_ref().ok().map(|written| written.at));
         written?.token(replicas)
     }

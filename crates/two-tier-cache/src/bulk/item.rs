@@ -5,7 +5,9 @@ use std::sync::Arc;
 use fleetwide_core_traits::Ttl;
 
 use crate::context::Said;
+use crate::error::JitterError;
 use crate::tags::{self, CacheTag, TagError};
+use crate::term::checked_jitter;
 
 /// A value for the cache, and how it is to be kept. Made from a value, or from an [`Arc`] of one.
 #[derive(Debug)]
@@ -25,6 +27,23 @@ impl<V> BulkItem<V> {
     pub fn ttl(mut self, ttl: Ttl) -> Self {
         self.said.ttl = Some(ttl);
         self
+    }
+
+    /// Sets how long this value lives in this process before the shared tier is asked again.
+    /// Default: the cache's. Other instances keep it as long as their caches say.
+    #[must_use]
+    pub fn l1_ttl(mut self, l1_ttl: Ttl) -> Self {
+        self.said.l1_ttl = Some(l1_ttl);
+        self
+    }
+
+    /// Sets by what share, 0 to 1, this value's ttl is shortened at random. Default: the cache's.
+    ///
+    /// # Errors
+    /// [`JitterError`] if it is not from 0 to 1.
+    pub fn jitter(mut self, share: f64) -> Result<Self, JitterError> {
+        self.said.jitter = Some(checked_jitter(share)?);
+        Ok(self)
     }
 
     /// Lets the value carry a tag. Default: none.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::hits::Hits;
 use super::load::{Origin, Own};
 use super::turn::Turn;
-use crate::ask::{Ask, Recalled};
+use crate::ask::{Ask, Recalled, is_early};
 use crate::builder::OnAbandon;
 use crate::cache::{Inner, checked_wire};
 use crate::entry::{Answer, Hit};
@@ -185,7 +185,7 @@ where
         for mut one in wanted.drain(..) {
             let looked = if one.look { looked.next() } else { None };
             match looked {
-                Some(Looked::Fresh(hit)) if self.is_early(&hit) => {
+                Some(Looked::Fresh(hit)) if is_early(&hit, &reading.ask) => {
                     reading.found_early(one, hit);
                     continue;
                 }

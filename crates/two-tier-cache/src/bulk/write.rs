@@ -122,6 +122,7 @@ struct Ready<V> {
     wire: Bytes,
     value: Arc<V>,
     ttl: Duration,
+    l1_ttl: Option<Ttl>,
     /// How long L2 keeps it.
     shared_ttl: Ttl,
     tags: Vec<Bytes>,
@@ -173,11 +174,12 @@ where
     fn ready(&self, key: &K, mut item: BulkItem<V>) -> Result<Ready<V>, WriteError> {
         let wire = checked_wire(key)?;
         let tags = item.said.take_tags();
-        let ttl = self.jittered(item.said.ttl.unwrap_or(self.settings.ttl));
+        let ttl = self.jittered(item.said.ttl.unwrap_or(self.settings.ttl), item.said.jitter);
         let (shared_ttl, soft_ttl) = self.shared_ttl(ttl);
         let sealed = self.seal(&wire, &item.value, soft_ttl, &tags)?;
         let (envelope, weight) = (sealed.envelope, sealed.plain_len);
-        Ok(Ready { wire, value: item.value, ttl, shared_ttl, tags, envelope, weight })
+        let (value, l1_ttl) = (item.value, item.said.l1_ttl);
+        Ok(Ready { wire, value, ttl, l1_ttl, shared_ttl, tags, envelope, weight })
     }
 
     async fn put_all(self: &Arc<Self>, puts: Vec<(K, Ready<V>)>, written: &mut Written<K>) {
@@ -291,9 +293,9 @@ where
 
     /// The writer reads its own write, also if the server has not taken it.
     fn keep_put(&self, key: &K, put: Ready<V>, written: Option<Stamp>) {
-        let (ttl, cost) = (put.ttl, Duration::ZERO);
+        let (ttl, l1_ttl, cost) = (put.ttl, put.l1_ttl, Duration::ZERO);
         let (weight, key_bytes) = (Some(put.weight), put.wire.len());
-        let keep = Keep { ttl, cost, weight, key_bytes, tags: &put.tags };
+        let keep = Keep { ttl, l1_ttl, cost, weight, key_bytes, tags: &put.tags };
         self.replace((key, &put.wire), put.value, keep, written);
     }
 }

@@ -34,6 +34,14 @@ impl Lookup {
     pub(crate) fn new(tag: &Tag, meta: &Key, key: &[u8], reader: Reader) -> Result<Self, KeyError> {
         Ok(Self { keys: [value_key(tag, key)?, meta.clone()], reader })
     }
+
+    pub(super) fn value_key(&self) -> &Key {
+        &self.keys[0]
+    }
+
+    pub(super) const fn reader(&self) -> Reader {
+        self.reader
+    }
 }
 
 impl Found {

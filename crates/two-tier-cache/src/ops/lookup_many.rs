@@ -5,6 +5,7 @@ use fleetwide_core_traits::{
     ArgSink, AtomicOp, Effects, Key, KeyError, Malformed, Script, ServerTime, Tag, Wire,
 };
 
+use super::lookup::{Found, Lookup};
 use super::state::live_values;
 use super::value_key;
 use super::variants::{Reader, Variants};
@@ -39,9 +40,37 @@ impl LookupMany {
         keys.push(meta.clone());
         Ok(Self { keys, reader })
     }
+
+    /// Several lookups of one cache as one, with the eyes of the one that was made last.
+    pub(crate) fn of<'a>(lookups: impl Iterator<Item = &'a Lookup>, meta: &Key) -> Option<Self> {
+        let mut keys = Vec::new();
+        let mut reader: Option<Reader> = None;
+        for lookup in lookups {
+            keys.push(lookup.value_key().clone());
+            let is_later = reader.is_none_or(|reader| reader.now < lookup.reader().now);
+            reader = if is_later { Some(lookup.reader()) } else { reader };
+        }
+        keys.push(meta.clone());
+        Some(Self { keys, reader: reader? })
+    }
+
+    /// How many values it asks for.
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len() - 1
+    }
 }
 
 impl FoundMany {
+    /// What a lookup of each key would have found.
+    pub(crate) fn each(self) -> impl Iterator<Item = Found> {
+        let meta = self.meta;
+        self.values.into_iter().map(move |Variants { own, other }| Found {
+            meta,
+            value: own,
+            other,
+        })
+    }
+
     /// A value counts only with the meta of its own history beside it.
     fn new<T>(
         meta: Option<Meta>,

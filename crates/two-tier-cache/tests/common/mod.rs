@@ -127,6 +127,10 @@ impl<E> Gate<E> {
         Self { inner, held: Arc::default() }
     }
 
+    pub(crate) const fn inner(&self) -> &E {
+        &self.inner
+    }
+
     /// From now on, answers to `script` stay here.
     pub(crate) fn hold(&self, script: &'static str) -> HoldingBack {
         let (arrived, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
