@@ -164,7 +164,7 @@ fn reset_gives_a_key_its_share_back() {
     assert_eq!(spend_all(&share, 1, at(0)), 5);
 }
 
-// Red when the share goes by the configured number alone.
+// Seen red: when the share goes by the configured number alone.
 #[test]
 fn share_is_divided_by_the_instances_that_were_last_known_to_live() {
     let (share, live) = among(WindowQuota::new(60, 60 * SECOND).unwrap());
@@ -180,7 +180,8 @@ fn share_is_divided_by_the_instances_that_were_last_known_to_live() {
     assert_eq!(spend_all(&share, 9, at(0)), 5);
 }
 
-// Red when the count that is known replaces the configured one, and when `None` is taken for one.
+// Seen red: when the count that is known replaces the configured one, and when another quota is divided by
+// the configured one alone.
 #[test]
 fn no_fewer_instances_are_assumed_than_were_configured() {
     let (share, live) = among(WindowQuota::new(60, 60 * SECOND).unwrap());
@@ -193,7 +194,7 @@ fn no_fewer_instances_are_assumed_than_were_configured() {
     assert_eq!(spend_all(&other, 4, at(0)), 10, "another quota is divided by the same count");
 }
 
-// Red when another count begins another table.
+// Seen red: when a share of another size begins with nothing spent.
 #[test]
 fn what_was_spent_stays_spent_when_the_count_changes() {
     fn check<A: Algorithm>(whole: A) {
@@ -217,7 +218,7 @@ fn what_was_spent_stays_spent_when_the_count_changes() {
     check(LogQuota::new(60, 60 * SECOND).unwrap());
 }
 
-// Red when a change of the count gives a key its cells back.
+// Seen red: when a change of the count gives a key its cells back.
 #[test]
 fn count_that_never_rests_admits_no_more_than_the_fewest_instances_would() {
     fn check<A: Algorithm>(whole: A) {
