@@ -20,6 +20,7 @@ async fn statuses<const N: usize>(node: &Node, forwarded_for: [&str; N]) -> [u16
     statuses
 }
 
+// Seen red: when the layer tells no window of the token bucket.
 #[tokio::test]
 async fn each_algorithm_admits_its_maximum_and_tells_the_same_of_itself() {
     for algorithm in ["sliding-window", "gcra", "token-bucket", "fixed-window", "sliding-log"] {
@@ -61,6 +62,7 @@ fn told(reply: &Reply, remaining: u32) -> u64 {
     back.unwrap_or_else(|| panic!("{reply:?}")).unwrap()
 }
 
+// Seen red: when a cost of 0 goes to the limiter, which allows it to anybody.
 #[tokio::test]
 async fn wrong_requests_are_problem_documents_and_spend_nothing() {
     let node = Node::start(&[("RATE_LIMIT_MAX", "3"), ("RATE_LIMIT_WINDOW", HOUR_MS)]).await;
@@ -87,7 +89,7 @@ async fn wrong_requests_are_problem_documents_and_spend_nothing() {
     assert_eq!(node.get("/limited?cost=3").await.status, 200);
 }
 
-// Seen red: with `RATE_LIMIT_TRUSTED_PROXIES=127.0.0.1`.
+// Seen red: when 127.0.0.1 is trusted although nobody has said so.
 #[tokio::test]
 async fn forwarded_for_is_nobodys_word_unless_a_proxy_is_named() {
     let node = Node::start(&[("RATE_LIMIT_MAX", "1"), ("RATE_LIMIT_WINDOW", HOUR_MS)]).await;
