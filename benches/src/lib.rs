@@ -26,6 +26,7 @@ pub mod prose;
 mod record;
 mod server;
 pub mod trace;
+pub mod traffic;
 pub mod warm;
 
 pub use answer::{Answer, Row};

@@ -27,6 +27,9 @@ pub trait Algorithm: Copy + Debug + PartialEq + Into<Quota> + Send + Sync + 'sta
     /// The script that only looks.
     fn peek_script() -> &'static Script;
 
+    /// The script that spends once per request ([`Once`](crate::op::Once)).
+    fn once_script() -> &'static Script;
+
     /// The script that spends several costs in turn ([`Batch`](crate::op::Batch)). Default: none, so
     /// that calls are not combined.
     fn batch_script() -> Option<&'static Script> {
@@ -143,3 +146,25 @@ macro_rules! script {
     };
 }
 pub(crate) use script;
+
+/// A check that is made once per request: the parts of the check, all of them, in a function.
+macro_rules! once {
+    ($algorithm:literal) => {
+        Script::timed(
+            concat!("limiter.", $algorithm, "_once"),
+            &[
+                include_str!("lua/once_open.lua"),
+                "local function check()",
+                include_str!("lua/open.lua"),
+                include_str!(concat!("lua/", $algorithm, ".lua")),
+                include_str!("lua/settle.lua"),
+                include_str!(concat!("lua/", $algorithm, "_check.lua")),
+                include_str!(concat!("lua/", $algorithm, "_peek.lua")),
+                include_str!("lua/reply.lua"),
+                "end",
+                include_str!("lua/once.lua"),
+            ],
+        )
+    };
+}
+pub(crate) use once;

@@ -18,13 +18,14 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::{Algorithm, Debit, Verbs, script};
+use crate::algorithm::{Algorithm, Debit, Verbs, once, script};
 use crate::quota::Rate;
 use crate::{BucketQuota, Verdict};
 
 static CHECK: Script =
     script!("bucket", "check", ["bucket_check.lua", "bucket_peek.lua", "reply.lua"]);
 static PEEK: Script = script!("bucket", "peek", ["bucket_peek.lua", "reply.lua"]);
+static ONCE: Script = once!("bucket");
 static BATCH: Script = script!("bucket", "batch", ["bucket_batch.lua"]);
 static VERBS: Verbs = Verbs {
     at_most: script!(
@@ -78,6 +79,10 @@ impl Algorithm for BucketQuota {
 
     fn peek_script() -> &'static Script {
         &PEEK
+    }
+
+    fn once_script() -> &'static Script {
+        &ONCE
     }
 
     fn batch_script() -> Option<&'static Script> {

@@ -21,21 +21,22 @@ use crate::lease::table::Leases;
 use crate::limiter::{Counter, Inner, Policy};
 use crate::telemetry::{LeaseTelemetry, Telemetry};
 use crate::voids::{self, Hear, Voids, Word};
+use crate::wait::Waiting;
 use crate::{ConfigError, Leasing, Limiter, PolicyName, Quota, RungChange, Unavailable};
 
 /// Twenty times a healthy answer, and less than a caller notices.
-const DEADLINE_DEFAULT: Duration = Duration::from_millis(20);
+pub(crate) const DEADLINE_DEFAULT: Duration = Duration::from_millis(20);
 /// Timers count milliseconds.
 pub(crate) const DEADLINE_MIN: Duration = Duration::from_millis(1);
 /// One of ten calls of a single caller waits for its deadline during an outage, and after it the
 /// fleet's count is back in less than half a second.
-const PROBE_EVERY_DEFAULT: Duration = Duration::from_millis(200);
+pub(crate) const PROBE_EVERY_DEFAULT: Duration = Duration::from_millis(200);
 /// A lone lost packet or pause of the server does not take the count from the fleet.
 const FAILURES: u32 = 3;
 /// A server that restarts answers once, and goes again.
 const SUCCESSES: u32 = 2;
 /// About 25 MB if all of it is used by sliding windows.
-const SHARE_KEYS_MAX_DEFAULT: usize = 65_536;
+pub(crate) const SHARE_KEYS_MAX_DEFAULT: usize = 65_536;
 /// A refused caller that keeps calling costs a trip a second; a raised limit that this instance does
 /// not hear of is late by as much.
 const DENY_CACHE_DEFAULT: Duration = Duration::from_secs(1);
@@ -124,10 +125,8 @@ impl<E: Executor> LimiterBuilder<E> {
     }
 
     /// Sets what knows how many instances are up, for [`Unavailable::LocalShare`], which then divides
-    /// by that number where it is larger than the configured one. Default: nothing.
-    ///
-    /// It is asked for each decision of an outage, so a count that changes changes the share at once.
-    /// The other rungs do not need it.
+    /// by that number where it is larger than the configured one. Default: nothing. It is asked for
+    /// each decision of an outage. The other rungs do not need it.
     pub fn membership(self, membership: Arc<dyn Membership>) -> Self {
         Self { membership: Some(membership), ..self }
     }
@@ -214,7 +213,7 @@ impl<E: Executor> LimiterBuilder<E> {
     }
 
     /// Sets what carries word among the instances that what they remember of a key is void: after a
-    /// reset, a refund or a block. Default: nothing.
+    /// reset, a refund or a block, and all refusals after a change of the quota. Default: nothing.
     ///
     /// It is told in the background, and nothing rests on it: a word that is lost costs what it costs
     /// without a bus, which is the time of [`deny_cache`](Self::deny_cache), and for what is in hand
@@ -269,13 +268,7 @@ impl<E: Executor> LimiterBuilder<E> {
     pub fn build(self) -> Result<Limiter<E>, ConfigError> {
         let name = PolicyName::new(&self.name)?;
         let unavailable = self.unavailable.ok_or(ConfigError::NoRung)?;
-        let instances = match unavailable {
-            Unavailable::LocalShare { instances } => {
-                let least = NonZeroU32::new(instances).ok_or(ConfigError::NoInstances)?;
-                Some(Instances { least, membership: self.membership.clone() })
-            }
-            Unavailable::Allow | Unavailable::Deny => None,
-        };
+        let instances = instances_of(unavailable)?;
         if self.deadline < DEADLINE_MIN {
             return Err(ConfigError::Deadline(self.deadline));
         }
@@ -291,9 +284,12 @@ impl<E: Executor> LimiterBuilder<E> {
             Quota::SlidingLog(quota) => Policy::SlidingLog(self.counter(quota, instances)),
         };
         let telemetry = Telemetry::new(&name, unavailable);
-        let hysteresis =
-            Hysteresis { failures: FAILURES, successes: SUCCESSES, probe_every: self.probe_every };
-        let gate = Gate::new(hysteresis, self.clock.clone(), telemetry.clone(), self.listener);
+        let gate = Gate::new(
+            hysteresis(self.probe_every),
+            self.clock.clone(),
+            telemetry.clone(),
+            self.listener,
+        );
         let executor = Arc::new(self.executor);
         let combiner = Combiner::new(
             Arc::clone(&executor),
@@ -334,17 +330,37 @@ impl<E: Executor> LimiterBuilder<E> {
             leasing: self.leasing,
             leases,
             voids,
+            waiting: Waiting::new(),
             clock: self.clock,
             telemetry,
         }))
     }
 
-    fn counter<A: Algorithm>(&self, quota: A, instances: Option<Instances>) -> Counter<A> {
-        let scripts = [A::check_script(), A::peek_script()];
+    fn counter<A: Algorithm>(&self, quota: A, least: Option<NonZeroU32>) -> Counter<A> {
+        let scripts = [A::check_script(), A::peek_script(), A::once_script()];
         let verbs = A::verbs().scripts();
         self.executor.prepare(&[&scripts[..], &verbs, A::batch_script().as_slice()].concat());
-        let share = instances.map(|instances| Share::new(quota, instances, self.share_keys_max));
+        let among = |least| Instances { least, membership: self.membership.clone() };
+        let share = least.map(|least| Share::new(quota, among(least), self.share_keys_max));
         Counter { quota, share }
+    }
+}
+
+/// How readily a rung is entered and left.
+pub(crate) const fn hysteresis(probe_every: Duration) -> Hysteresis {
+    Hysteresis { failures: FAILURES, successes: SUCCESSES, probe_every }
+}
+
+/// The instances that share a quota while the backend is away, if they do.
+pub(crate) const fn instances_of(
+    unavailable: Unavailable,
+) -> Result<Option<NonZeroU32>, ConfigError> {
+    match unavailable {
+        Unavailable::LocalShare { instances } => match NonZeroU32::new(instances) {
+            None => Err(ConfigError::NoInstances),
+            some => Ok(some),
+        },
+        Unavailable::Allow | Unavailable::Deny => Ok(None),
     }
 }
 

@@ -5,9 +5,18 @@
 //! while it lives. So the permit of a process that was killed comes back when its lease ends, and a
 //! fleet never holds more than the maximum by that clock.
 
+mod builder;
+pub(crate) mod keeper;
+pub(crate) mod lease;
+mod limiter;
 pub mod op;
+mod permit;
 mod quota;
 mod state;
 
+pub use builder::ConcurrencyLimiterBuilder;
+pub use limiter::{AcquireError, ConcurrencyLimiter};
+pub use permit::{Entry, Permit};
 pub use quota::{ConcurrencyQuota, ConcurrencyQuotaError};
+pub(crate) use state::Standing;
 pub use state::{ConcurrencyState, Grant};

@@ -42,6 +42,24 @@ pub enum QuotaChangeError {
     Leases(ConfigError),
 }
 
+/// Why [`Limiter::until_ready`](crate::Limiter::until_ready) got no decision. Nothing was spent.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WaitError {
+    /// A mistake of the caller.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// So many calls of this process wait already, for this key or in all.
+    #[error("{max} calls wait already")]
+    Crowded {
+        /// The bound that was reached.
+        max: usize,
+    },
+    /// Others waited before this call until its time was over, and the first of them had no answer.
+    #[error("others waited before it until its time was over")]
+    TimedOut,
+}
+
 /// Why nothing is known to have been given back.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

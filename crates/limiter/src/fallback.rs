@@ -1,5 +1,6 @@
 //! Who answers while the backend does not, and when it is asked again.
 
+pub(crate) mod backend;
 pub(crate) mod gate;
 pub(crate) mod ladder;
 pub(crate) mod share;

@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::{Algorithm, Debit, Verbs, script};
+use crate::algorithm::{Algorithm, Debit, Verbs, once, script};
 use crate::{FixedQuota, Verdict};
 
 static CHECK: Script =
     script!("fixed", "check", ["fixed_check.lua", "fixed_peek.lua", "reply.lua"]);
 static PEEK: Script = script!("fixed", "peek", ["fixed_peek.lua", "reply.lua"]);
+static ONCE: Script = once!("fixed");
 static BATCH: Script = script!("fixed", "batch", ["fixed_batch.lua"]);
 static VERBS: Verbs = Verbs {
     at_most: script!(
@@ -83,6 +84,10 @@ impl Algorithm for FixedQuota {
 
     fn peek_script() -> &'static Script {
         &PEEK
+    }
+
+    fn once_script() -> &'static Script {
+        &ONCE
     }
 
     fn batch_script() -> Option<&'static Script> {

@@ -16,12 +16,13 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::{Algorithm, Debit, Verbs, script};
+use crate::algorithm::{Algorithm, Debit, Verbs, once, script};
 use crate::quota::SPAN_US_MAX;
 use crate::{GcraQuota, Verdict};
 
 static CHECK: Script = script!("gcra", "check", ["gcra_check.lua", "gcra_peek.lua", "reply.lua"]);
 static PEEK: Script = script!("gcra", "peek", ["gcra_peek.lua", "reply.lua"]);
+static ONCE: Script = once!("gcra");
 static BATCH: Script = script!("gcra", "batch", ["gcra_batch.lua"]);
 static VERBS: Verbs = Verbs {
     at_most: script!(
@@ -64,6 +65,10 @@ impl Algorithm for GcraQuota {
 
     fn peek_script() -> &'static Script {
         &PEEK
+    }
+
+    fn once_script() -> &'static Script {
+        &ONCE
     }
 
     fn batch_script() -> Option<&'static Script> {

@@ -10,6 +10,7 @@ use fleetwide_core_traits::ServerTime;
 
 use crate::Verdict;
 use crate::algorithm::{Algorithm, Debit};
+use crate::told::Told;
 
 /// What is kept of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Held<S> {
     preface: Option<Box<Preface>>,
     /// What the algorithm keeps; `None` only behind a preface.
     state: Option<S>,
+    /// Under the key of a request: what it was answered, and nothing else.
+    told: Option<Box<Told>>,
 }
 
 /// What rare events leave behind.
@@ -62,14 +65,26 @@ pub struct Answer {
 impl<S> Held<S> {
     /// A key to which nothing rare has happened.
     pub const fn plain(state: S) -> Self {
-        Self { preface: None, state: Some(state) }
+        Self { preface: None, state: Some(state), told: None }
     }
 
     /// The bytes as the scripts store them; `state` writes the algorithm's own.
     pub fn to_wire(&self, state: impl FnOnce(&S) -> Vec<u8>) -> Vec<u8> {
         let mut wire = self.preface.as_ref().map_or_else(Vec::new, |preface| preface.to_wire());
         wire.extend(self.state.as_ref().map(state).unwrap_or_default());
+        wire.extend(self.told.as_ref().map(|told| told.to_wire()).unwrap_or_default());
         wire
+    }
+
+    /// What a request was answered, to be remembered under its key; `None` if nothing was spent.
+    pub(crate) fn of_answer(answer: &Answer) -> Option<Self> {
+        let told = Some(Box::new(Told::of(answer)?));
+        Some(Self { preface: None, state: None, told })
+    }
+
+    /// What the request of this key was answered, if that is remembered.
+    pub(crate) fn told(&self, now: ServerTime) -> Option<Answer> {
+        self.told.as_ref()?.answer(now)
     }
 }
 
@@ -161,7 +176,7 @@ impl<'a, A: Algorithm> View<'a, A> {
     }
 
     fn holding(&self, state: Option<A::State>) -> Held<A::State> {
-        Held { preface: self.preface.map(Box::new), state }
+        Held { preface: self.preface.map(Box::new), state, told: None }
     }
 
     /// What is kept if only the preface changes.
@@ -250,7 +265,7 @@ impl<'a, A: Algorithm> View<'a, A> {
         let mut preface = self.fresh();
         preface.mark.refunds += given;
         preface.kept_us = preface.kept_us.max(self.ends_us);
-        (given, Some(Held { preface: Some(Box::new(preface)), state: next }))
+        (given, Some(Held { preface: Some(Box::new(preface)), state: next, told: None }))
     }
 
     /// Refuses everything for `duration_us`, or as long as it was refused before if that is longer.
@@ -276,7 +291,7 @@ impl<'a, A: Algorithm> View<'a, A> {
         let generation = now_us.max(generation + 1);
         let mark = Mark { generation, life, refunds: 0 };
         let preface = Preface { at_us: now_us, mark, kept_us, blocked_us: 0 };
-        let held = Held { preface: Some(Box::new(preface)), state: None };
+        let held = Held { preface: Some(Box::new(preface)), state: None, told: None };
         Some((generation, kept_us - now_us, held))
     }
 }

@@ -50,6 +50,9 @@ const KEYS_MAX_DEFAULT: usize = 16_384;
 /// Leases get smaller as the quota is used up (a quarter of what is left), so at the limit each call
 /// is asked about, exactly.
 ///
+/// A [change of the quota](crate::Limiter::set_quota) ends all leases, and the next ones are by the new
+/// quota: `cells_max` and the defaults go by it.
+///
 /// # Examples
 /// ```
 /// use std::time::Duration;

@@ -29,6 +29,8 @@
 //!   call [`Limiter::check_with_quota`].
 //! - **A refund** gives back only what time has not, so with any number of refunds the contract holds
 //!   for what was spent and kept. A receipt is good for one of them.
+//! - **A request can be made again.** With [`Limiter::check_idempotent`] a retry within a minute gets
+//!   the first answer, and spends nothing.
 //! - **Every key expires** when it says no more than no key at all.
 //!
 //! # Examples
@@ -65,6 +67,19 @@
 //! - Cells of hot keys are bought ahead ([`leased`](LimiterBuilder::leased), off). They may be used
 //!   later than they were bought, within the bounds that [`Leasing`] states.
 //!
+//! # Waiting
+//! [`Limiter::until_ready`] waits until a cost is spent, in the order of arrival within this process,
+//! and answers at once when that would take too long.
+//!
+//! # Several limits
+//! [`multi::Limits`] spends of several levels in one step, all or none: tenant > user > route, or 10 a
+//! second and 1,000 an hour.
+//!
+//! # At once
+//! [`concurrency::ConcurrencyLimiter`] limits how much is under way: a permit is a lease that this
+//! process renews while it lives, so that of a killed process comes back. Levels of
+//! [`multi::Limits`] can be such limits too.
+//!
 //! # Which algorithm
 //! The sliding window gives a client its whole quota at once and never more than that in any
 //! window: take it for 'at most 100 a minute'. GCRA spreads the quota: take it to keep a steady
@@ -98,20 +113,24 @@ mod held;
 mod lease;
 mod limiter;
 mod log;
+pub mod multi;
+mod once;
 pub mod op;
 mod policy;
 mod quota;
 mod receipt;
 mod telemetry;
+mod told;
 mod verbs;
 mod voids;
+mod wait;
 mod window;
 
 pub use algorithm::{Algorithm, Debit, Verbs};
 pub use bucket::BucketState;
 pub use builder::LimiterBuilder;
 pub use decision::{Decision, Source, Verdict};
-pub use error::{CheckError, ConfigError, QuotaChangeError, RefundError, ResetError};
+pub use error::{CheckError, ConfigError, QuotaChangeError, RefundError, ResetError, WaitError};
 pub use fallback::Unavailable;
 pub use fallback::gate::RungChange;
 pub use fixed::FixedState;

@@ -22,6 +22,7 @@ use crate::lease::table::Leases;
 use crate::op::{Check, Delete, Peek, Reset, cell};
 use crate::telemetry::Telemetry;
 use crate::voids::{Voids, Word};
+use crate::wait::Waiting;
 use crate::{
     Answer, CheckError, Decision, Leasing, LimiterBuilder, PolicyName, Quota, ResetError, Source,
     Unavailable, Verdict,
@@ -52,6 +53,7 @@ pub(crate) struct Inner<E> {
     pub(crate) leasing: Option<Leasing>,
     pub(crate) leases: Option<Arc<Leases>>,
     pub(crate) voids: Option<Voids>,
+    pub(crate) waiting: Waiting,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) telemetry: Telemetry,
 }

@@ -17,11 +17,12 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::{Algorithm, Debit, Verbs, script};
+use crate::algorithm::{Algorithm, Debit, Verbs, once, script};
 use crate::{LogQuota, Verdict};
 
 static CHECK: Script = script!("log", "check", ["log_check.lua", "log_peek.lua", "reply.lua"]);
 static PEEK: Script = script!("log", "peek", ["log_peek.lua", "reply.lua"]);
+static ONCE: Script = once!("log");
 static BATCH: Script = script!("log", "batch", ["log_batch.lua"]);
 static VERBS: Verbs = Verbs {
     at_most: script!(
@@ -75,6 +76,10 @@ impl Algorithm for LogQuota {
 
     fn peek_script() -> &'static Script {
         &PEEK
+    }
+
+    fn once_script() -> &'static Script {
+        &ONCE
     }
 
     fn batch_script() -> Option<&'static Script> {

@@ -3,7 +3,7 @@
 //! [`Limiter`](crate::Limiter) makes them; who builds on the same states makes them directly.
 
 use fleetwide_core_traits::{
-    ArgSink, AtomicOp, Effects, Key, KeyError, Malformed, Namespace, Script, ServerTime, Wire,
+    ArgSink, AtomicOp, Effects, Key, KeyError, Malformed, Namespace, Script, ServerTime, Tag, Wire,
 };
 
 use crate::algorithm::Algorithm;
@@ -11,9 +11,11 @@ use crate::held::{View, lives};
 use crate::{Answer, Held, Mark, PolicyName, Verdict};
 
 mod batch;
+mod once;
 mod verbs;
 
 pub use batch::Batch;
+pub use once::{Once, id_cell};
 pub use verbs::{AtMost, Block, Delete, Refund, Reset};
 
 /// The key of what `user_key` has spent of a policy, as algorithm `A` counts it.
@@ -27,11 +29,19 @@ pub fn cell<A: Algorithm>(
     policy: &PolicyName,
     user_key: &[u8],
 ) -> Result<Key, KeyError> {
+    Ok(tag(namespace, policy, user_key)?.part(A::PART))
+}
+
+/// What the keys of one user's key have in common.
+pub(crate) fn tag(
+    namespace: &Namespace,
+    policy: &PolicyName,
+    user_key: &[u8],
+) -> Result<Tag, KeyError> {
     if user_key.is_empty() {
         return Err(KeyError::Empty);
     }
-    let name = [policy.as_str().as_bytes(), b"/", user_key].concat();
-    Ok(namespace.tag("limiter", &name)?.part(A::PART))
+    namespace.tag("limiter", &[policy.as_str().as_bytes(), b"/", user_key].concat())
 }
 
 /// Spends cells of one key, if they are there. Answers an [`Answer`].
@@ -157,7 +167,7 @@ fn put<A: Algorithm>(
 /// Reads `{ µs of the decision if allowed, else 0; cells left; retry_after µs; reset_after µs }`, and
 /// after it `{ generation; life; refunds; µs blocked; granted }` if there is anything to say of them.
 /// If there is not, all of `cost` was granted.
-fn decode(reply: Wire, cost: u32) -> Result<Answer, Malformed> {
+pub(crate) fn decode(reply: Wire, cost: u32) -> Result<Answer, Malformed> {
     let mut numbers = [0; 9];
     let items = reply.into_vec()?;
     let count = items.len();

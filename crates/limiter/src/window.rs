@@ -15,12 +15,13 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::{Algorithm, Debit, Verbs, script};
+use crate::algorithm::{Algorithm, Debit, Verbs, once, script};
 use crate::{Verdict, WindowQuota};
 
 static CHECK: Script =
     script!("window", "check", ["window_check.lua", "window_peek.lua", "reply.lua"]);
 static PEEK: Script = script!("window", "peek", ["window_peek.lua", "reply.lua"]);
+static ONCE: Script = once!("window");
 static BATCH: Script = script!("window", "batch", ["window_batch.lua"]);
 static VERBS: Verbs = Verbs {
     at_most: script!(
@@ -163,6 +164,10 @@ impl Algorithm for WindowQuota {
 
     fn peek_script() -> &'static Script {
         &PEEK
+    }
+
+    fn once_script() -> &'static Script {
+        &ONCE
     }
 
     fn batch_script() -> Option<&'static Script> {

@@ -9,6 +9,7 @@ use fleetwide_core_traits::Namespace;
 use fleetwide_limiter::{Limiter, Quota, Unavailable};
 use fleetwide_redis_backend::RedisExecutor;
 use fleetwide_testkit::RedisServer;
+use futures_util::future::join_all;
 use rand::Rng as _;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -162,6 +163,34 @@ async fn key_with_a_preface_takes_the_stated_bytes_more_and_expires_when_nobody_
         let most = fixture.ask(LARGEST_KEY).await;
         let bytes = bytes + PREFACE_BYTES;
         assert!((bytes - 64..=bytes).contains(&most), "{most} bytes for {quota:?}");
+        let off_by = fixture.ask(&expiry_off_by(over)).await;
+        assert!(off_by <= 25, "{off_by} ms for {quota:?}");
+    }
+}
+
+// Red without `kept` in the ttl of a check, or of a batch.
+#[tokio::test]
+async fn generation_outlives_the_calls_after_a_reset_as_long_as_it_is_needed() {
+    let second = Duration::from_secs(1);
+    for (quota, over) in [
+        (Quota::gcra(10, second, 10).unwrap(), GCRA_OVER),
+        (Quota::sliding_window(10, second).unwrap(), WINDOW_OVER),
+        (Quota::token_bucket(10, second, 10).unwrap(), BUCKET_OVER),
+        (Quota::fixed_window(10, second).unwrap(), FIXED_OVER),
+        (Quota::sliding_log(10, second).unwrap(), LOG_OVER),
+    ] {
+        let fixture = Fixture::new().await;
+        let limiter = fixture.limiter(quota);
+        for key in ["one call", "a batch"] {
+            assert_eq!(limiter.block(key, HOUR).await.unwrap(), HOUR);
+            limiter.reset(key).await.unwrap();
+        }
+        assert!(limiter.check("one call").await.unwrap().is_allowed());
+        let calls = [0; 3].map(|_| limiter.check("a batch"));
+        for decision in join_all(calls).await {
+            assert!(decision.unwrap().is_allowed());
+        }
+        assert_eq!(fixture.ask("return #redis.call('KEYS', '*')").await, 2);
         let off_by = fixture.ask(&expiry_off_by(over)).await;
         assert!(off_by <= 25, "{off_by} ms for {quota:?}");
     }

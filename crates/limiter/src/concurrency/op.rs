@@ -10,13 +10,13 @@ const ACQUIRE_LUA: &str = include_str!("../lua/concurrency_acquire.lua");
 const RENEW_LUA: &str = include_str!("../lua/concurrency_renew.lua");
 const RELEASE_LUA: &str = include_str!("../lua/concurrency_release.lua");
 const LOOK_LUA: &str = include_str!("../lua/concurrency_look.lua");
-pub(super) static ACQUIRE: Script =
+pub(crate) static ACQUIRE: Script =
     Script::timed("limiter.concurrency_acquire", &[STANDING_LUA, ACQUIRE_LUA]);
-pub(super) static RENEW: Script =
+pub(crate) static RENEW: Script =
     Script::timed("limiter.concurrency_renew", &[STANDING_LUA, RENEW_LUA]);
-pub(super) static RELEASE: Script =
+pub(crate) static RELEASE: Script =
     Script::timed("limiter.concurrency_release", &[STANDING_LUA, RELEASE_LUA]);
-pub(super) static LOOK: Script =
+pub(crate) static LOOK: Script =
     Script::timed("limiter.concurrency_look", &[STANDING_LUA, LOOK_LUA]);
 
 /// Takes a lease on one key, if there is room. Answers a [`Grant`].

@@ -50,14 +50,14 @@ impl ConcurrencyState {
         wire
     }
 
-    pub(super) fn lives(&self, now: ServerTime) -> Duration {
+    pub(crate) fn lives(&self, now: ServerTime) -> Duration {
         let ends_us = self.leases.last().map_or(0, |lease| lease.ends_us);
         Duration::from_micros(ends_us.saturating_sub(now.as_micros()))
     }
 }
 
 /// Where a key stands now.
-pub(super) struct Standing {
+pub(crate) struct Standing {
     now_us: u64,
     longest_us: u64,
     /// Those that have not ended.
@@ -68,7 +68,7 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub(super) fn of(state: Option<&ConcurrencyState>, now: ServerTime) -> Self {
+    pub(crate) fn of(state: Option<&ConcurrencyState>, now: ServerTime) -> Self {
         let now_us = now.as_micros();
         let unused = Self { now_us, longest_us: 0, leases: Vec::new(), sum: 0, is_moved: false };
         let Some(state) = state else { return unused };
@@ -90,23 +90,23 @@ impl Standing {
         standing
     }
 
-    pub(super) const fn is_moved(&self) -> bool {
+    pub(crate) const fn is_moved(&self) -> bool {
         self.is_moved
     }
 
-    pub(super) const fn sum(&self) -> u32 {
+    pub(crate) const fn sum(&self) -> u32 {
         self.sum
     }
 
     /// `None` if nobody holds the key.
-    pub(super) fn into_state(self) -> Option<ConcurrencyState> {
+    pub(crate) fn into_state(self) -> Option<ConcurrencyState> {
         let Self { longest_us, leases, .. } = self;
         (!leases.is_empty()).then_some(ConcurrencyState { longest_us, leases })
     }
 
     /// Gives `id` a lease from now on, if it has one or there is room. Whoever asks again, after an
     /// answer was lost, is not counted twice.
-    pub(super) fn hold(&mut self, quota: ConcurrencyQuota, id: u64, cost: u16) -> bool {
+    pub(crate) fn hold(&mut self, quota: ConcurrencyQuota, id: u64, cost: u16) -> bool {
         let held = self.release(id);
         if held.is_none() && self.sum + u32::from(cost) > quota.max() {
             return false;
@@ -121,7 +121,7 @@ impl Standing {
     }
 
     /// Takes the lease of `id` away, and says what it cost.
-    pub(super) fn release(&mut self, id: u64) -> Option<u16> {
+    pub(crate) fn release(&mut self, id: u64) -> Option<u16> {
         let place = self.leases.iter().position(|lease| lease.id == id)?;
         let cost = self.leases.remove(place).cost;
         self.sum -= u32::from(cost);
@@ -129,7 +129,7 @@ impl Standing {
     }
 
     /// How long until `cost` fits, if no lease is renewed and none released.
-    pub(super) fn retry_after_us(&self, max: u32, cost: u16) -> u64 {
+    pub(crate) fn retry_after_us(&self, max: u32, cost: u16) -> u64 {
         let mut sum = self.sum;
         for lease in &self.leases {
             sum -= u32::from(lease.cost);

@@ -140,6 +140,17 @@ impl<A: Algorithm> Share<A> {
         Verdict { is_allowed: verdict.is_allowed && cost <= own.cost_max(), ..verdict }
     }
 
+    /// Whether a share is as large, by as many instances as are assumed now.
+    pub(crate) fn can_have(&self, cost: u32) -> bool {
+        cost <= self.own().cost_max()
+    }
+
+    /// Whether `key` has a place, or there is one for it.
+    pub(crate) fn has_room(&self, key: &Key, now: MonoTime) -> bool {
+        let mut shard = self.shard(key).lock();
+        shard.spent.contains_key(key) || self.make_room(&mut shard, now).is_ok()
+    }
+
     /// How many keys have spent something.
     #[cfg(test)]
     fn len(&self) -> usize {
@@ -188,6 +199,11 @@ impl<A: Algorithm> Share<A> {
 }
 
 impl Instances {
+    /// So many, and nobody who knows of more.
+    pub(crate) const fn configured(least: NonZeroU32) -> Self {
+        Self { least, membership: None }
+    }
+
     fn assumed(&self) -> NonZeroU32 {
         let live = self.membership.as_ref().and_then(|membership| membership.instances());
         live.map_or(self.least, |live| live.max(self.least))

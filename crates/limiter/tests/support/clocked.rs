@@ -75,6 +75,14 @@ impl Backend {
         Self { clock, executor, bus, namespace, _server: server }
     }
 
+    pub(crate) fn executor(&self) -> Counted {
+        self.executor.clone()
+    }
+
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
     pub(crate) fn options(&self, name: &str, quota: Quota) -> LimiterBuilder<Counted> {
         Limiter::builder(self.executor.clone(), &self.namespace, name, quota)
             .on_unavailable(Unavailable::Deny)

@@ -1,4 +1,5 @@
 //! An executor whose trips take as long as a test wants.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
