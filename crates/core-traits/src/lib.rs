@@ -30,6 +30,7 @@ mod health;
 mod key;
 mod local;
 pub mod log;
+mod membership;
 mod op;
 mod replicas;
 mod script;
@@ -51,6 +52,7 @@ pub use format::{Format, Serde};
 pub use health::Health;
 pub use key::{Channel, Key, KeyError, Namespace, NamespaceError, Tag};
 pub use local::Local;
+pub use membership::Membership;
 pub use op::{
     ApplyError, AtomicOp, Cells, Effects, ErasedOp, Executor, ExecutorExt, Message, Write,
 };

@@ -16,7 +16,7 @@
 //! | `CACHE_STALENESS_MS` | how old what counts as verified may be | 1000 |
 //! | `RATE_LIMIT_MAX` | how much is admitted in a window | 100 |
 //! | `RATE_LIMIT_WINDOW` | the window, in ms | 60000 |
-//! | `RATE_LIMIT_ALGORITHM` | `sliding-window` or `gcra` | `sliding-window` |
+//! | `RATE_LIMIT_ALGORITHM` | `sliding-window`, `gcra`, `token-bucket`, `fixed-window`, or `sliding-log`, for a maximum up to 128 | `sliding-window` |
 //! | `RATE_LIMIT_DEADLINE_MS` | how long a decision waits for Redis | 20 |
 //! | `RATE_LIMIT_ON_UNAVAILABLE` | while Redis is away: `allow`, `deny` or `local-share` | `local-share` |
 //!
@@ -100,6 +100,12 @@ pub enum Algorithm {
     SlidingWindow,
     /// A steady rate with the limit as burst.
     Gcra,
+    /// The same, exact also where a cell takes no whole number of microseconds.
+    TokenBucket,
+    /// All comes back at multiples of the window, so twice the limit passes over a boundary.
+    FixedWindow,
+    /// Never more than the limit, which is 128 at most, in any window, exact to the cell.
+    SlidingLog,
 }
 
 /// What a rate limiter answers while Redis is away.
@@ -186,7 +192,13 @@ impl Default for CacheSettings {
 impl LimiterSettings {
     fn from_vars(vars: &Vars) -> Result<Self, EnvError> {
         let default = Self::default();
-        let algorithms = [("sliding-window", Algorithm::SlidingWindow), ("gcra", Algorithm::Gcra)];
+        let algorithms = [
+            ("sliding-window", Algorithm::SlidingWindow),
+            ("gcra", Algorithm::Gcra),
+            ("token-bucket", Algorithm::TokenBucket),
+            ("fixed-window", Algorithm::FixedWindow),
+            ("sliding-log", Algorithm::SlidingLog),
+        ];
         let rungs = [
             ("allow", OnUnavailable::Allow),
             ("deny", OnUnavailable::Deny),
@@ -205,11 +217,23 @@ impl LimiterSettings {
             deadline: vars.millis("RATE_LIMIT_DEADLINE_MS", DEADLINE_MAX, default.deadline)?,
         };
         #[cfg(feature = "limiter")]
-        settings.quota().map_err(|error| {
-            EnvError::new("RATE_LIMIT_MAX", format!("a number that fits the window: {error}"))
-        })?;
+        settings.quota().map_err(misfit)?;
         Ok(settings)
     }
+}
+
+/// The numbers are in their ranges, and no quota all the same.
+#[cfg(feature = "limiter")]
+fn misfit(error: fleetwide_limiter::QuotaError) -> EnvError {
+    let takes = match error {
+        // In the words that the variables take.
+        fleetwide_limiter::QuotaError::LogTooLong { .. } => {
+            "at most 128 where RATE_LIMIT_ALGORITHM is `sliding-log`; above it take `sliding-window`"
+                .to_owned()
+        }
+        error => format!("a number that fits the algorithm and the window: {error}"),
+    };
+    EnvError::new("RATE_LIMIT_MAX", takes)
 }
 
 impl Default for LimiterSettings {

@@ -16,7 +16,8 @@
 //! This crate wires and names; what it wires is in crates of their own, each usable alone. Features
 //! (all on by default) leave out what is not used: `cache`, `events`, `limiter`, `redis`, `sessions`.
 //! Others (off by default) let cached values be written in further formats: `json`, `msgpack`,
-//! `postcard`; `encryption` lets them be sealed.
+//! `postcard`; `encryption` lets them be sealed. `http` puts limits before a service as a tower layer, and
+//! with `axum` that finds out by itself who is connected.
 //!
 //! # Examples
 //! ```
@@ -56,6 +57,8 @@ pub mod env;
 pub mod events;
 mod fleet;
 pub mod health;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "cache")]
 mod layouts;
 #[cfg(feature = "limiter")]
@@ -70,7 +73,7 @@ pub use backend::{FleetBus, FleetExecutor, FleetStore};
 pub use builder::{BuildError, FleetwideBuilder, Role, StartError};
 pub use fleet::Fleetwide;
 pub use fleetwide_core_traits::{
-    BackendError, Clock, Codec, CodecError, Format, FormatId, Health, Key, KeyError, Namespace,
-    NamespaceError, Raw, Seal, SealError, Serde, Store, Tag, Ttl, TtlError,
+    BackendError, Clock, Codec, CodecError, Format, FormatId, Health, Key, KeyError, Membership,
+    Namespace, NamespaceError, Raw, Seal, SealError, Serde, Store, Tag, Ttl, TtlError,
 };
 pub use fleetwide_mem_backend::Memory;

@@ -24,8 +24,9 @@
 use fleetwide_limiter as limiter;
 
 pub use fleetwide_limiter::{
-    CheckError, ConfigError, Decision, GcraQuota, Leasing, PolicyName, PolicyNameError, Quota,
-    QuotaError, ResetError, RungChange, Source, Unavailable, WindowQuota,
+    BucketQuota, CheckError, ConfigError, Decision, FixedQuota, GcraQuota, Grant, Leasing,
+    LogQuota, PolicyName, PolicyNameError, Quota, QuotaChangeError, QuotaError, Receipt,
+    RefundError, Refunded, ResetError, RungChange, Source, Unavailable, WindowQuota,
 };
 
 use crate::Fleetwide;
@@ -64,6 +65,9 @@ impl LimiterSettings {
         match self.algorithm {
             Algorithm::SlidingWindow => Quota::sliding_window(max, self.window),
             Algorithm::Gcra => Quota::gcra(max, self.window, max),
+            Algorithm::TokenBucket => Quota::token_bucket(max, self.window, max),
+            Algorithm::FixedWindow => Quota::fixed_window(max, self.window),
+            Algorithm::SlidingLog => Quota::sliding_log(max, self.window),
         }
     }
 

@@ -16,6 +16,10 @@ struct EarlyRenewal;
 #[doc = include_str!("../../../docs/features/freshness.md")]
 struct Freshness;
 
+#[cfg(feature = "axum")]
+#[doc = include_str!("../../../docs/features/http.md")]
+struct Http;
+
 #[doc = include_str!("../../../docs/features/limits.md")]
 struct Limits;
 

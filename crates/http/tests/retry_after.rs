@@ -9,16 +9,18 @@ use fleetwide_http::rate_limit::{RateLimitLayer, TenantHeader};
 use fleetwide_limiter::Quota;
 use proptest::prelude::*;
 
-/// Quotas of both algorithms, whose times are rarely whole seconds.
+/// Quotas of all algorithms, whose times are rarely whole seconds.
 fn quota() -> impl Strategy<Value = Quota> {
     let period = (1u64..600_000).prop_map(Duration::from_millis);
-    (1u64..40, period, 1u64..40, any::<bool>()).prop_filter_map(
+    (1u64..40, period, 1u64..40, 0u8..5).prop_filter_map(
         "no quota",
-        |(max, period, burst, window)| {
-            if window {
-                Quota::sliding_window(max, period)
-            } else {
-                Quota::gcra(max, period, burst)
+        |(max, period, burst, algorithm)| {
+            match algorithm {
+                0 => Quota::sliding_window(max, period),
+                1 => Quota::gcra(max, period, burst),
+                2 => Quota::token_bucket(max, period, burst),
+                3 => Quota::fixed_window(max, period),
+                _ => Quota::sliding_log(max, period),
             }
             .ok()
         },

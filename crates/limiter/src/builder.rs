@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use fleetwide_core_traits::{Bus, Clock, Executor, Namespace, SystemClock};
+use fleetwide_core_traits::{Bus, Clock, Executor, Membership, Namespace, SystemClock};
 use parking_lot::Mutex;
 use tokio::sync::mpsc::Receiver;
 
@@ -17,7 +17,7 @@ use crate::debts::push::Debtor;
 use crate::denials::Denials;
 use crate::fallback::gate::{Gate, Listener};
 use crate::fallback::ladder::Hysteresis;
-use crate::fallback::share::Share;
+use crate::fallback::share::{Instances, Share};
 use crate::lease::shop::Giver;
 use crate::lease::table::Leases;
 use crate::limiter::{Counter, Inner, Policy};
@@ -55,6 +55,7 @@ const DEBT_KEYS_MAX_DEFAULT: usize = 65_536;
 /// | [`deadline`](Self::deadline) | 20 ms |
 /// | [`probe_every`](Self::probe_every) | 200 ms |
 /// | [`share_keys_max`](Self::share_keys_max) | 65,536 keys |
+/// | [`membership`](Self::membership) | none |
 /// | [`combining`](Self::combining) | on |
 /// | [`deny_cache`](Self::deny_cache) | 1 s |
 /// | [`deny_cache_keys_max`](Self::deny_cache_keys_max) | 65,536 keys |
@@ -73,6 +74,7 @@ pub struct LimiterBuilder<E> {
     deadline: Duration,
     probe_every: Duration,
     share_keys_max: usize,
+    membership: Option<Arc<dyn Membership>>,
     is_combining: bool,
     deny_cache: Duration,
     deny_cache_keys_max: usize,
@@ -94,6 +96,7 @@ impl<E: Executor> LimiterBuilder<E> {
             deadline: DEADLINE_DEFAULT,
             probe_every: PROBE_EVERY_DEFAULT,
             share_keys_max: SHARE_KEYS_MAX_DEFAULT,
+            membership: None,
             is_combining: true,
             deny_cache: DENY_CACHE_DEFAULT,
             deny_cache_keys_max: DENY_CACHE_KEYS_MAX_DEFAULT,
@@ -126,6 +129,13 @@ impl<E: Executor> LimiterBuilder<E> {
     /// is forgotten would get a second share.
     pub fn share_keys_max(self, share_keys_max: usize) -> Self {
         Self { share_keys_max, ..self }
+    }
+
+    /// Sets what knows how many instances are up, for [`Unavailable::LocalShare`], which then divides
+    /// by that number where it is larger than the configured one. Default: nothing. It is asked for
+    /// each decision of an outage. The other rungs do not need it.
+    pub fn membership(self, membership: Arc<dyn Membership>) -> Self {
+        Self { membership: Some(membership), ..self }
     }
 
     /// Sets whether calls on one key share a trip while another one is in flight. Default: they do.
@@ -347,13 +357,14 @@ impl<E: Executor> LimiterBuilder<E> {
         }))
     }
 
-    fn counter<A: Algorithm>(&self, quota: A, instances: Option<NonZeroU32>) -> Counter<A> {
+    fn counter<A: Algorithm>(&self, quota: A, least: Option<NonZeroU32>) -> Counter<A> {
         let scripts = [A::check_script(), A::peek_script(), A::once_script()];
         let verbs = A::verbs().scripts();
         let some = [A::batch_script(), A::merge_script()];
         let some: Vec<_> = some.into_iter().flatten().collect();
         self.executor.prepare(&[&scripts[..], &verbs, &some].concat());
-        let share = instances.map(|instances| Share::new(quota, instances, self.share_keys_max));
+        let among = |least| Instances { least, membership: self.membership.clone() };
+        let share = least.map(|least| Share::new(quota, among(least), self.share_keys_max));
         Counter { quota, share }
     }
 }

@@ -20,11 +20,19 @@ pub enum Unavailable {
     /// Each instance enforces its share of the quota by itself.
     ///
     /// A share starts from what the last answers said is left of each key, and goes on where it
-    /// was when the backend goes away again. With `actual` instances the fleet admits at most
-    /// `actual / instances` of the quota in the outage. A share has at least one cell, so a fleet
-    /// larger than the quota's burst can spend one cell each at once.
+    /// was when the backend goes away again. It is the quota divided by `assumed` instances: by those
+    /// last known to live, if the limiter has a [`membership`](crate::LimiterBuilder::membership),
+    /// and never by fewer than `instances`. When that count changes, shares change their size at once,
+    /// and what was spent of them stays spent.
+    ///
+    /// With `actual` instances up in an outage of length d, the fleet admits at most
+    /// `(B + r * d) * actual / assumed` of a key in it, where the quota alone would admit `B + r * d`
+    /// (burst and rate; the fixed window `2 * B + r * d`); `assumed` is the smallest number that any
+    /// of them assumed. So it is never over as long as no more are up than each assumes. A share has
+    /// at least one cell, so a fleet larger than the quota's burst can spend one cell each at once.
     LocalShare {
-        /// How many instances share the quota: the largest number that is ever up at once.
+        /// The least number of instances to divide by. Without a membership it is the only one, so
+        /// say the largest that is ever up at once; with one, what the fleet always has.
         instances: u32,
     },
 }

@@ -2,10 +2,12 @@
 
 mod support;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use fleetwide_core_traits::Namespace;
+use fleetwide_core_traits::{Membership, Namespace};
 use fleetwide_limiter::{
     Limiter, LimiterBuilder, Quota, ResetError, RungChange, Source, Unavailable,
 };
@@ -153,6 +155,41 @@ async fn killed_redis_is_stood_in_for_and_shared_again_when_it_is_back() {
     fixture.server.kill();
     fixture.until_changes(&limiter, &["entered", "left", "entered"]).await;
     assert!(!limiter.check("a").await.unwrap().is_allowed());
+}
+
+/// How many instances live, as the test sets it.
+struct Live(AtomicU32);
+
+impl Membership for Live {
+    fn instances(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.0.load(Ordering::Relaxed))
+    }
+}
+
+// Seen red: without the membership in the share, and after `set_quota` without it in the new one.
+#[tokio::test]
+async fn share_of_an_outage_goes_by_the_instances_that_were_last_known_to_live() {
+    let fixture = Fixture::new().await;
+    let live = Arc::new(Live(AtomicU32::new(5)));
+    let limiter = fixture.options(Unavailable::LocalShare { instances: 2 });
+    let limiter = limiter.membership(live.clone()).build().unwrap();
+    until_source(&limiter, Source::Shared).await;
+    fixture.server.kill();
+    until_source(&limiter, Source::LocalShare).await;
+    let spend = async |key: &str| {
+        let mut spent = 0;
+        while spent < 100 && limiter.check(key).await.unwrap().is_allowed() {
+            spent += 1;
+        }
+        spent
+    };
+    assert_eq!(spend("a").await, 2);
+    live.0.store(1, Ordering::Relaxed);
+    assert_eq!((spend("a").await, spend("b").await), (3, 5), "two are configured");
+    live.0.store(5, Ordering::Relaxed);
+    assert_eq!((spend("a").await, spend("c").await), (0, 2));
+    limiter.set_quota(Quota::sliding_window(20, HOUR).unwrap()).unwrap();
+    assert_eq!((spend("a").await, spend("c").await), (0, 2));
 }
 
 #[tokio::test]

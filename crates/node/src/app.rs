@@ -32,7 +32,8 @@ pub(crate) fn router(state: State) -> Router {
         .route("/cache/tags/{tag}", delete(cache::delete_tag))
         .route("/load/{key}", get(load::get))
         .route("/source/{key}", put(source::put))
-        .route("/limited", get(limited::get))
+        // Inside: a path or a method that is no route's spends nothing.
+        .route("/limited", get(limited::get).route_layer(state.limited.clone()))
         .route("/events", get(events::listen))
         .route("/events/{topic}", post(events::publish))
         .route("/sessions/{session}", get(sessions::stats).delete(sessions::end))

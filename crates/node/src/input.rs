@@ -4,8 +4,8 @@ use std::error::Error;
 
 use axum::body::{HttpBody, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{StatusCode, Uri};
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
 use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, Unexpected};
@@ -51,7 +51,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Names {
 }
 
 /// Refuses a name that is empty or too long.
-pub(crate) fn check_length(what: &str, name: &str) -> Result<(), Problem> {
+fn check_length(what: &str, name: &str) -> Result<(), Problem> {
     if (1..=NAME_BYTES_MAX).contains(&name.len()) {
         return Ok(());
     }
@@ -67,13 +67,20 @@ pub(crate) struct Params<T>(pub(crate) T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        if !is_text(parts.uri.query().unwrap_or_default()) {
-            return Err(Problem::bad_request("the query is not UTF-8 after percent-decoding"));
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Self::of(&parts.uri).map_err(Problem::bad_request)
+    }
+}
+
+impl<T: DeserializeOwned> Params<T> {
+    /// The parameters in `uri`, or what is wrong with them.
+    pub(crate) fn of(uri: &Uri) -> Result<Self, String> {
+        if !is_text(uri.query().unwrap_or_default()) {
+            return Err("the query is not UTF-8 after percent-decoding".to_owned());
         }
-        match Query::from_request_parts(parts, state).await {
+        match Query::try_from_uri(uri) {
             Ok(Query(params)) => Ok(Self(params)),
-            Err(rejection) => Err(Problem::bad_request(rejection.body_text())),
+            Err(rejection) => Err(rejection.body_text()),
         }
     }
 }

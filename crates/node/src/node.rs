@@ -67,7 +67,7 @@ impl Node {
         let address = listener.local_addr().map_err(unusable)?;
         let fleet = Fleetwide::from_settings(config.fleet)?;
         let stopping = CancellationToken::new();
-        let state = State::new(fleet.clone(), stopping.clone())?;
+        let state = State::new(fleet.clone(), config.trusted_proxies, stopping.clone())?;
         fleet.settled(SETTLE_MAX).await;
         if let Some(error) = fleet.layout_conflict() {
             return Err(StartError::Layout(error));

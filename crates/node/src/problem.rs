@@ -10,8 +10,6 @@ use serde_json::{Map, Value, json};
 #[derive(Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
-    /// A URI that names the kind of problem; without one the status says it all.
-    kind: Option<&'static str>,
     title: &'static str,
     detail: String,
     retry_after: Option<Duration>,
@@ -24,7 +22,7 @@ const OUTAGE_RETRY: Duration = Duration::from_secs(1);
 impl Problem {
     pub(crate) fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self { status, kind: None, title, detail, retry_after: None, members: Map::new() }
+        Self { status, title, detail, retry_after: None, members: Map::new() }
     }
 
     /// 400: the request itself is wrong, and stays wrong.
@@ -43,11 +41,6 @@ impl Problem {
         problem.retry_after(OUTAGE_RETRY)
     }
 
-    /// Names the kind of problem by a URI.
-    pub(crate) fn kind(self, kind: &'static str) -> Self {
-        Self { kind: Some(kind), ..self }
-    }
-
     /// Says when to try again.
     pub(crate) fn retry_after(self, after: Duration) -> Self {
         Self { retry_after: Some(after), ..self }
@@ -63,7 +56,8 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut body = self.members;
-        body.insert("type".to_owned(), json!(self.kind.unwrap_or("about:blank")));
+        // The status says it all; the layer before `/limited` has kinds of its own.
+        body.insert("type".to_owned(), json!("about:blank"));
         body.insert("title".to_owned(), json!(self.title));
         body.insert("status".to_owned(), json!(self.status.as_u16()));
         body.insert("detail".to_owned(), json!(self.detail));

@@ -8,7 +8,8 @@ use fleetwide::Fleetwide;
 use fleetwide::Raw;
 use fleetwide::cache::Cache;
 use fleetwide::events::Events;
-use fleetwide::limiter::Limiter;
+use fleetwide::http::client::TrustedProxies;
+use fleetwide::http::rate_limit::RateLimitLayer;
 use fleetwide::sessions::Sessions;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::node::StartError;
 use crate::recorder::recorder;
 use crate::routes::events::STREAMS_MAX;
-use crate::routes::limited::POLICY;
+use crate::routes::limited;
 use crate::routes::load::{Loaded, Loads};
 use crate::routes::source::Source;
 
@@ -39,9 +40,8 @@ pub(crate) struct Parts {
     pub(crate) sessions: Sessions<Bytes>,
     pub(crate) loads: Loads,
     pub(crate) source: Source,
-    pub(crate) limiter: Limiter,
-    /// Quota and window of the limiter, for the headers.
-    pub(crate) window: (u32, Duration),
+    /// Before `/limited`.
+    pub(crate) limited: RateLimitLayer,
     pub(crate) events: Events,
     /// Places for event streams.
     pub(crate) streams: Arc<Semaphore>,
@@ -51,12 +51,17 @@ pub(crate) struct Parts {
 }
 
 impl State {
-    pub(crate) fn new(fleet: Fleetwide, stopping: CancellationToken) -> Result<Self, StartError> {
+    pub(crate) fn new(
+        fleet: Fleetwide,
+        proxies: TrustedProxies,
+        stopping: CancellationToken,
+    ) -> Result<Self, StartError> {
         // First, so that the counters of what follows are collected.
         let recorder = recorder();
         let wrong = |error: &dyn std::error::Error| StartError::Setting(error.to_string());
-        let settings = fleet.settings().limiter;
-        let quota = settings.quota().map_err(|error| wrong(&error))?;
+        let quota = fleet.settings().limiter.quota().map_err(|error| wrong(&error))?;
+        let limiter = fleet.limiter(limited::POLICY, quota).build();
+        let limiter = limiter.map_err(|error| wrong(&error))?;
         Ok(Self(Arc::new(Parts {
             cache: fleet
                 .cache_with_codec("node", Raw)
@@ -75,8 +80,7 @@ impl State {
                 .map_err(|error| wrong(&error))?,
             loads: Loads::default(),
             source: Source::new(fleet.store(), fleet.namespace().clone()),
-            limiter: fleet.limiter(POLICY, quota).build().map_err(|error| wrong(&error))?,
-            window: (settings.max, settings.window),
+            limited: limited::layer(limiter, proxies).map_err(|error| wrong(&error))?,
             events: fleet.events(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             recorder,

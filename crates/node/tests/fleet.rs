@@ -96,12 +96,13 @@ async fn tag_is_invalidated_on_all_nodes() {
 
 #[tokio::test]
 async fn requests_over_all_nodes_admit_exactly_the_limit() {
-    for algorithm in ["sliding-window", "gcra"] {
+    for algorithm in ["sliding-window", "gcra", "token-bucket", "fixed-window", "sliding-log"] {
         let vars = [
             ("RATE_LIMIT_ALGORITHM", algorithm),
             ("RATE_LIMIT_MAX", "100"),
-            // An hour, so that no cell comes back however slow the machine is.
-            ("RATE_LIMIT_WINDOW", "3600000"),
+            // 30 days, so that no cell comes back however slow the machine is, and no fixed window
+            // ends meanwhile.
+            ("RATE_LIMIT_WINDOW", "2592000000"),
         ];
         let (_redis, nodes) = fleet(&vars).await;
         let tenant = [("X-Tenant-Id", "crowd")];

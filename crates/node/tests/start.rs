@@ -31,7 +31,11 @@ async fn wrong_setting_ends_the_start_with_code_2_and_one_line_that_names_it() {
         ("RATE_LIMIT_MAX", "4294967296", "a whole number from 1 to 4294967295"),
         ("RATE_LIMIT_WINDOW", "0", "a whole number from 1"),
         ("RATE_LIMIT_WINDOW", "1m", "a whole number from 1"),
-        ("RATE_LIMIT_ALGORITHM", "leaky", "one of `sliding-window`, `gcra`"),
+        ("RATE_LIMIT_ALGORITHM", "leaky", "`sliding-window`, `gcra`, `token-bucket`"),
+        ("RATE_LIMIT_TRUSTED_PROXIES", "10.0.0.0/8,hunter2", "networks of proxies, such as"),
+        ("RATE_LIMIT_TRUSTED_PROXIES", "10.0.0.0/8,10.0.0.1/8", "entry 2 has bits beyond"),
+        ("RATE_LIMIT_TRUSTED_PROXIES", "0.0.0.0/0", "entry 1 is everyone"),
+        ("RATE_LIMIT_TRUSTED_PROXIES", ",", "entry 1 is neither a network nor an address"),
         ("RATE_LIMIT_ON_UNAVAILABLE", "maybe", "one of `allow`, `deny`, `local-share`"),
         ("CACHE_TTL_MS", "0", "a whole number from 1"),
         ("CACHE_TTL_MS", "99999999999999999999", "a whole number from 1"),
@@ -69,6 +73,19 @@ async fn rate_that_does_not_fit_the_algorithm_is_a_wrong_setting() {
     let (code, said) = refused(&vars).await;
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("RATE_LIMIT_MAX") && said.contains("too fine"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[tokio::test]
+async fn maximum_that_is_too_long_for_a_log_is_told_with_the_algorithm_that_takes_it() {
+    let vars = [("RATE_LIMIT_ALGORITHM", "sliding-log"), ("RATE_LIMIT_MAX", "129")];
+    let (code, said) = refused(&vars).await;
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("RATE_LIMIT_MAX takes at most 128"), "{said}");
+    assert!(said.contains("above it take `sliding-window`"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let most = [("RATE_LIMIT_ALGORITHM", "sliding-log"), ("RATE_LIMIT_MAX", "128")];
+    assert_eq!(Node::start(&most).await.get("/limited?cost=128").await.status, 200);
 }
 
 #[tokio::test]

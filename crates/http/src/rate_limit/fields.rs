@@ -120,6 +120,9 @@ impl Advertised {
             // The interval was rounded up to whole µs, and a burst of them is too long by less than
             // a µs each: without that, '7 a minute' would be told as 7 in 61 s.
             Quota::Gcra(gcra) => Some(gcra.span_us().saturating_sub((gcra.burst() - 1).into())),
+            Quota::TokenBucket(bucket) => Some(bucket.span_us()),
+            Quota::FixedWindow(window) => Some(window.window_us()),
+            Quota::SlidingLog(log) => Some(log.window_us()),
             _ => None,
         };
         Self { quota: quota.cost_max(), window_us }

@@ -11,7 +11,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetwide_core_traits::{Key, MonoTime, ServerTime};
+use fleetwide_core_traits::{Key, Membership, MonoTime, ServerTime};
 use parking_lot::Mutex;
 
 use crate::Verdict;
@@ -25,12 +25,21 @@ const SWEEP_EVERY: Duration = Duration::from_millis(100);
 /// What each key has spent of this instance's share.
 pub(crate) struct Share<A: Algorithm> {
     whole: A,
-    own: A,
-    instances: NonZeroU32,
+    /// The part of it that this instance has while it assumes no more instances than it was told of.
+    largest: A,
+    instances: Instances,
     table: Arc<Table<A>>,
 }
 
-/// The keys; the same whatever the quota is.
+/// How many instances divide the quota: never fewer than this one was told of, and more while more are
+/// known to live.
+#[derive(Clone)]
+pub(crate) struct Instances {
+    pub(crate) least: NonZeroU32,
+    pub(crate) membership: Option<Arc<dyn Membership>>,
+}
+
+/// The keys; the same whatever the quota is, and however many instances divide it.
 struct Table<A: Algorithm> {
     hasher: RandomState,
     shards: Box<[Mutex<Shard<A>>]>,
@@ -55,7 +64,7 @@ struct Known {
 pub(crate) struct Full;
 
 impl<A: Algorithm> Share<A> {
-    pub(crate) fn new(whole: A, instances: NonZeroU32, keys_max: usize) -> Self {
+    pub(crate) fn new(whole: A, instances: Instances, keys_max: usize) -> Self {
         let shard = || {
             let known = [HashMap::new(), HashMap::new()];
             let sweep_at = MonoTime::default();
@@ -66,13 +75,13 @@ impl<A: Algorithm> Share<A> {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             keys_max_per_shard: keys_max.div_ceil(SHARDS),
         };
-        Self { whole, own: whole.share(instances), instances, table: Arc::new(table) }
+        Self { whole, largest: whole.share(instances.least), instances, table: Arc::new(table) }
     }
 
     /// The share of another quota, of which as much is spent.
     pub(crate) fn with(&self, whole: A) -> Self {
-        let (instances, table) = (self.instances, Arc::clone(&self.table));
-        Self { whole, own: whole.share(instances), instances, table }
+        let (instances, table) = (self.instances.clone(), Arc::clone(&self.table));
+        Self { whole, largest: whole.share(instances.least), instances, table }
     }
 
     /// Remembers what the fleet says is left of `key`.
@@ -104,16 +113,17 @@ impl<A: Algorithm> Share<A> {
         cost: u32,
         now: MonoTime,
     ) -> Result<Option<Verdict>, Full> {
-        if cost > self.own.cost_max() {
+        let own = self.own();
+        if cost > own.cost_max() {
             return Ok(None);
         }
         let mut shard = self.shard(key).lock();
         if !shard.spent.contains_key(key) {
             self.make_room(&mut shard, now)?;
         }
-        let start = self.start(&shard, key, now);
+        let start = self.start(own, &shard, key, now);
         shard.forget_known(key);
-        let (verdict, next) = self.own.decide(start.as_ref(), local(now), cost);
+        let (verdict, next) = own.decide(start.as_ref(), local(now), cost);
         // Also kept when it only holds what the fleet had said, which is forgotten from now on.
         if let Some(state) = next.or(start) {
             shard.spent.insert(key.clone(), state);
@@ -123,15 +133,16 @@ impl<A: Algorithm> Share<A> {
 
     /// What [`decide`](Self::decide) would say; a cost above the share is refused.
     pub(crate) fn peek(&self, key: &Key, cost: u32, now: MonoTime) -> Verdict {
+        let own = self.own();
         let shard = self.shard(key).lock();
-        let start = self.start(&shard, key, now);
-        let verdict = self.own.peek(start.as_ref(), local(now), cost.min(self.own.cost_max()));
-        Verdict { is_allowed: verdict.is_allowed && cost <= self.own.cost_max(), ..verdict }
+        let start = self.start(own, &shard, key, now);
+        let verdict = own.peek(start.as_ref(), local(now), cost.min(own.cost_max()));
+        Verdict { is_allowed: verdict.is_allowed && cost <= own.cost_max(), ..verdict }
     }
 
-    /// Whether a share is ever as large.
+    /// Whether a share is as large, by as many instances as are assumed now.
     pub(crate) fn can_have(&self, cost: u32) -> bool {
-        cost <= self.own.cost_max()
+        cost <= self.own().cost_max()
     }
 
     /// Whether `key` has a place, or there is one for it.
@@ -146,27 +157,35 @@ impl<A: Algorithm> Share<A> {
         self.table.shards.iter().map(|shard| shard.lock().spent.len()).sum()
     }
 
+    /// This instance's part, by as many instances as are assumed now. States hold the parameters that
+    /// they were written with, so what was spent of a part of another size stays spent.
+    fn own(&self) -> A {
+        match self.instances.assumed() {
+            least if least == self.instances.least => self.largest,
+            more => self.whole.share(more),
+        }
+    }
+
     fn shard(&self, key: &Key) -> &Mutex<Shard<A>> {
         &self.table.shards[self.table.hasher.hash_one(key) as usize % SHARDS]
     }
 
     /// Where `key` stands: by what was spent here, or by what the fleet had said, whichever leaves
     /// less. So a share that was used up in one outage is not there again in the next.
-    fn start(&self, shard: &Shard<A>, key: &Key, now: MonoTime) -> Option<A::State> {
+    fn start(&self, own: A, shard: &Shard<A>, key: &Key, now: MonoTime) -> Option<A::State> {
         let spent = shard.spent.get(key).cloned();
-        let told = shard.known(key).and_then(|known| self.told(known));
-        let left =
-            |state: &Option<A::State>| self.own.peek(state.as_ref(), local(now), 0).remaining;
+        let told = shard.known(key).and_then(|known| self.told(own, known));
+        let left = |state: &Option<A::State>| own.peek(state.as_ref(), local(now), 0).remaining;
         if left(&told) < left(&spent) { told } else { spent }
     }
 
     /// The state of a share after the fleet said what is left: the same part of it is left.
-    fn told(&self, known: Known) -> Option<A::State> {
-        let (share, whole) = (self.own.cost_max(), self.whole.cost_max());
+    fn told(&self, own: A, known: Known) -> Option<A::State> {
+        let (share, whole) = (own.cost_max(), self.whole.cost_max());
         let left = u64::from(whole.saturating_sub(known.spent));
         let left = left * u64::from(share) / u64::from(whole);
         let spent = share - left as u32;
-        (spent > 0).then(|| self.own.spent(spent, local(known.at)))
+        (spent > 0).then(|| own.spent(spent, local(known.at)))
     }
 
     fn make_room(&self, shard: &mut Shard<A>, now: MonoTime) -> Result<(), Full> {
@@ -176,6 +195,18 @@ impl<A: Algorithm> Share<A> {
             shard.spent.retain(|_, state| !A::lives(state, local(now)).is_zero());
         }
         if shard.spent.len() < keys_max { Ok(()) } else { Err(Full) }
+    }
+}
+
+impl Instances {
+    /// So many, and nobody who knows of more.
+    pub(crate) const fn configured(least: NonZeroU32) -> Self {
+        Self { least, membership: None }
+    }
+
+    fn assumed(&self) -> NonZeroU32 {
+        let live = self.membership.as_ref().and_then(|membership| membership.instances());
+        live.map_or(self.least, |live| live.max(self.least))
     }
 }
 
@@ -197,140 +228,4 @@ const fn local(now: MonoTime) -> ServerTime {
 }
 
 #[cfg(test)]
-mod tests {
-    use fleetwide_core_traits::Namespace;
-
-    use super::*;
-    use crate::{BucketQuota, FixedQuota, GcraQuota, LogQuota, WindowQuota};
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn key(name: usize) -> Key {
-        let namespace = Namespace::new("test").unwrap();
-        namespace.tag("limiter", name.to_string().as_bytes()).unwrap().key()
-    }
-
-    fn at(seconds: u64) -> MonoTime {
-        MonoTime::from_micros(1_000_000 * (86_400 + seconds))
-    }
-
-    /// One of two instances that share 10 cells in any minute.
-    fn window(keys_max: usize) -> Share<WindowQuota> {
-        let ten = WindowQuota::new(10, 60 * SECOND).unwrap();
-        Share::new(ten, NonZeroU32::new(2).unwrap(), keys_max)
-    }
-
-    fn spend<A: Algorithm>(share: &Share<A>, name: usize, now: MonoTime) -> bool {
-        share.decide(&key(name), 1, now).unwrap().unwrap().is_allowed
-    }
-
-    fn spend_all<A: Algorithm>(share: &Share<A>, name: usize, now: MonoTime) -> usize {
-        (0..1_000).take_while(|_| spend(share, name, now)).count()
-    }
-
-    #[test]
-    fn instance_spends_its_share_and_no_more() {
-        assert_eq!(spend_all(&window(100), 1, at(0)), 5);
-        let gcra = GcraQuota::new(10, SECOND, 9).unwrap();
-        let share = Share::new(gcra, NonZeroU32::new(3).unwrap(), 100);
-        assert_eq!(spend_all(&share, 1, at(0)), 3);
-        assert_eq!(spend_all(&share, 1, at(0).plus(Duration::from_millis(299))), 0);
-        assert_eq!(spend_all(&share, 1, at(0).plus(Duration::from_millis(300))), 1);
-    }
-
-    #[test]
-    fn share_of_each_algorithm_is_its_part_of_the_cells() {
-        fn spent_of<A: Algorithm>(whole: A) -> usize {
-            spend_all(&Share::new(whole, NonZeroU32::new(3).unwrap(), 100), 1, at(0))
-        }
-        assert_eq!(spent_of(BucketQuota::new(10, SECOND, 9).unwrap()), 3);
-        assert_eq!(spent_of(FixedQuota::new(10, 60 * SECOND).unwrap()), 3);
-        assert_eq!(spent_of(LogQuota::new(10, 60 * SECOND).unwrap()), 3);
-    }
-
-    #[test]
-    fn share_starts_from_what_the_fleet_said_is_left() {
-        let share = window(100);
-        share.learn(&key(1), 4, at(0));
-        share.learn(&key(2), 0, at(0));
-        share.learn(&key(3), 10, at(0));
-        assert_eq!([1, 2, 3].map(|name| spend_all(&share, name, at(1))), [2, 0, 5]);
-        // What had been spent by then leaves the window when it is a minute old.
-        assert_eq!([1, 2, 3].map(|name| spend_all(&share, name, at(61))), [3, 5, 0]);
-    }
-
-    // Red when another quota has a table of its own, and when what the fleet said counts as a part of
-    // the new quota instead of as cells.
-    #[test]
-    fn share_of_another_quota_has_as_much_spent() {
-        let share = window(100);
-        assert_eq!(spend_all(&share, 1, at(0)), 5);
-        share.learn(&key(2), 0, at(0));
-        let twenty = share.with(WindowQuota::new(20, 60 * SECOND).unwrap());
-        assert_eq!([1, 2].map(|name| spend_all(&twenty, name, at(1))), [5, 5]);
-        assert_eq!(spend_all(&share, 1, at(2)), 0);
-    }
-
-    #[test]
-    fn share_survives_a_backend_that_comes_and_goes() {
-        let share = window(100);
-        assert_eq!(spend_all(&share, 1, at(0)), 5);
-        // The backend came back empty, as after a restart, and says that all is left.
-        share.learn(&key(1), 10, at(1));
-        assert_eq!(spend_all(&share, 1, at(2)), 0);
-    }
-
-    #[test]
-    fn cost_above_the_share_is_not_decided_here() {
-        assert_eq!(window(100).decide(&key(1), 6, at(0)), Ok(None));
-        assert!(!window(100).peek(&key(1), 6, at(0)).is_allowed);
-    }
-
-    #[test]
-    fn peek_spends_nothing() {
-        let share = window(100);
-        share.learn(&key(1), 4, at(0));
-        for _ in 0..3 {
-            assert_eq!(share.peek(&key(1), 1, at(0)).remaining, 2);
-        }
-        assert_eq!((share.len(), spend_all(&share, 1, at(0))), (0, 2));
-    }
-
-    #[test]
-    fn full_table_refuses_new_keys_rather_than_forget_what_was_spent() {
-        let share = window(160);
-        let names: Vec<_> =
-            (0..400).filter(|&name| share.decide(&key(name), 5, at(0)).is_ok()).collect();
-        assert_eq!(share.len(), names.len());
-        assert!(names.len() <= 160, "{} keys", names.len());
-        for name in names {
-            assert!(!spend(&share, name, at(1)), "{name} got a second share");
-        }
-        // When all have their cells back, there is room again.
-        assert!((1_000..1_050).all(|name| spend(&share, name, at(70))));
-    }
-
-    #[test]
-    fn what_the_fleet_said_is_bounded_too() {
-        let share = window(160);
-        for name in 0..10_000 {
-            share.learn(&key(name), 0, at(0));
-        }
-        let known: usize = share
-            .table
-            .shards
-            .iter()
-            .map(|shard| shard.lock().known.iter().map(HashMap::len).sum::<usize>())
-            .sum();
-        assert!(known <= 160, "{known} keys");
-        assert!(!spend(&share, 9_999, at(1)), "what was said last is remembered");
-    }
-
-    #[test]
-    fn reset_gives_a_key_its_share_back() {
-        let share = window(100);
-        assert_eq!(spend_all(&share, 1, at(0)), 5);
-        share.forget(&key(1));
-        assert_eq!(spend_all(&share, 1, at(0)), 5);
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::Level;
 use super::rule::Rule;
-use crate::fallback::share::Share;
+use crate::fallback::share::{Instances, Share};
 use crate::{
     BucketQuota, FixedQuota, GcraQuota, LogQuota, Quota, Source, Unavailable, Verdict, WindowQuota,
 };
@@ -109,6 +109,7 @@ impl Rung {
 
 impl LevelShare {
     fn new(rule: &Rule, instances: NonZeroU32, keys_max: usize) -> Self {
+        let instances = Instances::configured(instances);
         match *rule {
             Rule::Rate(Quota::Gcra(quota)) => Self::Gcra(Share::new(quota, instances, keys_max)),
             Rule::Rate(Quota::SlidingWindow(quota)) => {

@@ -143,6 +143,12 @@ async fn window_is_told_as_it_was_asked_for_and_never_as_none() {
     assert_eq!(told(quick), r#""p";q=5;w=1"#);
     let odd = Quota::sliding_window(5, Duration::from_millis(1001)).unwrap();
     assert_eq!(told(odd), r#""p";q=5;w=2"#);
+    // Seen red: without an arm for each of them.
+    let minute = 60 * SECOND;
+    assert_eq!(told(Quota::token_bucket(7, minute, 7).unwrap()), r#""p";q=7;w=60"#);
+    assert_eq!(told(Quota::token_bucket(600, minute, 5).unwrap()), r#""p";q=5;w=1"#);
+    assert_eq!(told(Quota::fixed_window(100, minute).unwrap()), r#""p";q=100;w=60"#);
+    assert_eq!(told(Quota::sliding_log(100, minute).unwrap()), r#""p";q=100;w=60"#);
 }
 
 // Draft 11, section 8.5: `r=10000;t=10` must not stand beside `q=10000;w=1000`. Red without the pace.
