@@ -7,3 +7,5 @@
 pub mod cachet;
 pub mod hitbox;
 pub mod multi_tier;
+pub mod tower_rate_limit;
+pub mod trypema;

@@ -29,6 +29,10 @@ struct NegativeEntries;
 #[doc = include_str!("../../../docs/features/outages.md")]
 struct Outages;
 
+#[cfg(feature = "limiter")]
+#[doc = include_str!("../../../docs/features/rate-limiting.md")]
+struct RateLimiting;
+
 #[doc = include_str!("../../../docs/features/reading.md")]
 struct Reading;
 

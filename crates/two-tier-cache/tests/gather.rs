@@ -12,8 +12,11 @@ use common::{Gate, PATIENCE, namespace};
 use counted::Counted;
 use fleetwide_core_traits::{BackendError, ErasedOp, Executor, Outage, Script};
 use fleetwide_mem_backend::{MemExecutor, Memory, MokaLocal};
+use fleetwide_testkit::Drops;
 use fleetwide_two_tier_cache::{Cache, Hit, Tier};
+use parking_lot::Mutex;
 use tokio::task::{JoinHandle, JoinSet, yield_now};
+use tokio::time::{sleep, timeout};
 
 type Values<E> = Cache<String, String, E>;
 
@@ -105,6 +108,57 @@ async fn callers_that_leave_take_nobody_with_them() {
     for read in alone {
         assert!(read.await.unwrap().is_some());
     }
+}
+
+/// An executor that takes its time on both ways.
+#[derive(Clone)]
+struct Distant<E>(E);
+
+impl<E: Executor> Executor for Distant<E> {
+    async fn execute(&self, op: &mut dyn ErasedOp) -> Result<(), BackendError> {
+        sleep(Duration::from_millis(1)).await;
+        let answer = self.0.execute(op).await;
+        sleep(Duration::from_millis(1)).await;
+        answer
+    }
+
+    fn prepare(&self, scripts: &[&'static Script]) {
+        self.0.prepare(scripts);
+    }
+}
+
+/// Red where a read that was dropped is counted for ever, and where it takes the errand along that it
+/// has begun.
+#[tokio::test(start_paused = true)]
+async fn a_read_among_others_can_be_dropped_anywhere() {
+    let counts = Counted::new(Memory::new().executor().clone());
+    let cache = cache(Distant(counts.clone()));
+    fill(&cache, 20).await;
+    let others = Mutex::new(Vec::new());
+    let among_others = || {
+        // Eight go out by themselves; the ninth begins an errand, if this one does not.
+        *others.lock() = (0..8).map(|key| read(&cache, key)).collect();
+        let cache = cache.clone();
+        async move {
+            yield_now().await;
+            cache.get(&"19".to_owned()).await.expect("it is there")
+        }
+    };
+    let check = async |_| {
+        let waiting: Vec<_> = std::mem::take(&mut *others.lock());
+        let more: Vec<_> = (8..19).map(|key| read(&cache, key)).collect();
+        for (key, read) in waiting.into_iter().chain(more).enumerate() {
+            let hit = timeout(PATIENCE / 2, read).await.expect("nobody hangs").unwrap();
+            assert_eq!(*hit.unwrap(), format!("value {key}"));
+        }
+        counts.take();
+        let alone = [read(&cache, 6), read(&cache, 7)];
+        for read in alone {
+            assert!(read.await.unwrap().is_some());
+        }
+        assert_eq!(counts.take().steps["MGET"], 2, "nobody is under way any more");
+    };
+    assert!(Drops::new().run(among_others, check).await >= 2);
 }
 
 /// Its errand is lost with the runtime. Red without the errand's `Drop`: the second runtime's reads

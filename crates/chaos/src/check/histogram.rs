@@ -54,10 +54,11 @@ impl Histogram {
         self.max
     }
 
-    /// How many were longer than `from` and not longer than `to`, as the buckets allow to say.
+    /// How many were longer than `from` and not longer than `to`, as the buckets allow to say. None is
+    /// taken to be longer than the longest.
     pub fn between(&self, from: u64, to: u64) -> u64 {
         let counted = self.counts.iter().enumerate();
-        let inside = |bucket: usize| (from + 1..=to).contains(&ceiling(bucket));
+        let inside = |bucket: usize| (from + 1..=to).contains(&ceiling(bucket).min(self.max));
         counted.filter(|(bucket, _)| inside(*bucket)).map(|(_, count)| count).sum()
     }
 }
@@ -103,5 +104,7 @@ mod tests {
         assert_eq!([0.5, 0.9, 0.95, 0.99, 1.0].map(|q| times.quantile(q)), [0, 0, 10, 10, 1000]);
         assert_eq!((times.total(), times.zero(), times.max()), (100, 90, 1000));
         assert_eq!((times.between(0, 10), times.between(10, 5000)), (9, 1));
+        // Its bucket goes on to 1023.
+        assert_eq!((times.between(10, 1000), times.between(1000, u64::MAX)), (1, 0));
     }
 }
