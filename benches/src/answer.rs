@@ -26,7 +26,7 @@ pub struct Row {
     ratio_median: f64,
     ratio_low: f64,
     ratio_high: f64,
-    target: Option<&'static str>,
+    target: Option<String>,
     note: Option<String>,
 }
 
@@ -46,8 +46,8 @@ impl Row {
 
     /// Sets what the median should be: `<= 1.3` or `>= 0.85`.
     #[must_use]
-    pub fn target(self, target: &'static str) -> Self {
-        Self { target: Some(target), ..self }
+    pub fn target(self, target: impl Into<String>) -> Self {
+        Self { target: Some(target.into()), ..self }
     }
 
     /// Adds a remark.
@@ -72,7 +72,7 @@ impl Answer {
     pub fn row(&mut self, row: Row) {
         let Row { name, ratio_median, ratio_low, ratio_high, .. } = &row;
         let spread = format!("{ratio_low:.2} .. {ratio_high:.2}");
-        let target = row.target.unwrap_or("");
+        let target = row.target.as_deref().unwrap_or("");
         show(&format!("  {name:<58} {ratio_median:>8.2}   {spread:<20} {target}"));
         self.rows.push(row);
     }

@@ -87,6 +87,15 @@ impl<'a> Contest<'a> {
         Self { floor, floor_count, measure, effort }
     }
 
+    /// How many operations of the floor so much time is, here and now: for a target that is a time.
+    ///
+    /// # Panics
+    /// If the floor does.
+    pub fn floors_in(&mut self, time: Duration) -> f64 {
+        let one = (self.floor)(self.floor_count).as_secs_f64() / self.floor_count as f64;
+        time.as_secs_f64() / one
+    }
+
     /// Measures one side in rounds of floor, side, side, floor.
     pub fn ratio(&mut self, side: impl FnMut(u64) -> Duration) -> Spread {
         let mut side: Side<'_> = Box::new(side);
@@ -137,6 +146,12 @@ mod tests {
         assert!((cost.median - 2.0).abs() < 1e-9, "{cost:?}");
         let rate = Contest::new(Measure::Rate, EFFORT, takes(100)).ratio(takes(200));
         assert!((rate.median - 0.5).abs() < 1e-9, "{rate:?}");
+    }
+
+    #[test]
+    fn a_time_is_as_many_floors_as_fit_into_it() {
+        let mut contest = Contest::new(Measure::Cost, EFFORT, takes(100));
+        assert!((contest.floors_in(Duration::from_nanos(150)) - 1.5).abs() < 1e-9);
     }
 
     #[test]
