@@ -92,9 +92,9 @@ impl Bound {
 
     /// Judges all intervals.
     #[track_caller]
-    pub(crate) fn assert_holds(&self, calls: Vec<Admitted>, seed: u64) {
+    pub(crate) fn assert_holds(&self, calls: &[Admitted], seed: u64) {
         let count = calls.len();
-        let over = self.most_over(calls);
+        let over = self.most_over(calls.to_vec());
         assert_eq!(over, None, "cells over {self:?}, of {count} calls; FLEETWIDE_SEED={seed}");
     }
 
