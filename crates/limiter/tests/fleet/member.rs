@@ -45,7 +45,8 @@ impl Kind {
         match self {
             Self::Failover => WindowQuota::new(9_000, Duration::from_secs(3600)),
             Self::LeasedWindow => WindowQuota::new(1_000, Duration::from_millis(400)),
-            _ => WindowQuota::new(100, Duration::from_millis(400)),
+            // So long that a restart which lost the count would show.
+            _ => WindowQuota::new(700, Duration::from_secs(3)),
         }
         .unwrap()
     }
@@ -56,7 +57,7 @@ impl Kind {
             Self::LeasedGcra => GcraQuota::new(2_000, second, 1_000),
             // Both divide by the instances.
             Self::Share => GcraQuota::new(500, second, 640),
-            _ => GcraQuota::new(250, second, 40),
+            _ => GcraQuota::new(250, second, 400),
         }
         .unwrap()
     }
