@@ -72,7 +72,7 @@ async fn limits_of_several_levels_and_permits_are_shared_by_the_instances() {
     assert!(of_b.try_acquire("seven").await.unwrap().is_held());
 }
 
-// Red without the rung or the deadline of the settings.
+// Red with another rung than that of the settings.
 #[tokio::test]
 async fn limits_and_permits_take_the_fleets_rung_when_redis_is_away() {
     let vars = [("REDIS_URL", "redis://127.0.0.1:1"), ("RATE_LIMIT_ON_UNAVAILABLE", "deny")];

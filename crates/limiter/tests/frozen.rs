@@ -60,7 +60,7 @@ impl Executor for Watched {
     }
 }
 
-// Seen red: without the deadline around a step, and when every caller asks in an outage.
+// Seen red: with a deadline that comes 30 ms late, and when every caller asks in an outage.
 #[tokio::test]
 async fn frozen_redis_makes_no_decision_late_and_leaves_no_task_and_no_queue() {
     let server = support::server().await;
