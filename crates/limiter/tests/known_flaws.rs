@@ -167,9 +167,10 @@ async fn machines_whose_clocks_differ_get_twice_as_much_by_their_own_clocks_and_
     for quota in fixed {
         let backend = Backend::redis().await;
         let clocks = [SimClock::new(), SimClock::new()];
-        let into = clocks[0].server_time().as_micros() % HOUR.as_micros() as u64;
-        clocks[0].advance(HOUR - Duration::from_micros(into));
-        clocks[1].advance(HOUR - Duration::from_micros(into) + HOUR / 2);
+        let hour_us = HOUR.as_micros() as u64;
+        let until_next = hour_us - clocks[0].server_time().as_micros() % hour_us;
+        clocks[0].advance(Duration::from_micros(until_next));
+        clocks[1].advance(Duration::from_micros(until_next) + HOUR / 2);
         let machines = [
             instance(&backend, &clocks[0], quota).await,
             instance(&backend, &clocks[1], quota).await,
@@ -179,7 +180,7 @@ async fn machines_whose_clocks_differ_get_twice_as_much_by_their_own_clocks_and_
         // 38 calls of each, within 0.95 of a window.
         for _ in 0..38 {
             for (clock, limiter) in clocks.iter().zip(&machines) {
-                let window = clock.server_time().as_micros() / HOUR.as_micros() as u64;
+                let window = clock.server_time().as_micros() / hour_us;
                 let key = format!("flawed:{window}");
                 flawed += u64::from(number(&mut connection, &["INCR", &key]).await <= MAX as i64);
                 ours += u64::from(limiter.check("a").await.unwrap().is_allowed());

@@ -24,7 +24,7 @@ use rand::Rng as _;
 use support::{Rng, Slow};
 
 /// Of each algorithm; `FLEETWIDE_HISTORIES` sets another number, for the long run.
-const HISTORIES: usize = 4_000;
+const HISTORIES: usize = 2_000;
 /// Histories that are played abreast.
 const ABREAST: usize = 250;
 /// Steps of each.

@@ -180,7 +180,7 @@ impl Order {
             Some(leasing) => limiter.leased(leasing),
             None => limiter,
         };
-        let is_forgetful = self.number % 2 == 0 || self.kind == Kind::Failover;
+        let is_forgetful = self.number.is_multiple_of(2) || self.kind == Kind::Failover;
         let limiter = if is_forgetful { limiter.deny_cache(Duration::ZERO) } else { limiter };
         limiter.build().unwrap()
     }
