@@ -69,6 +69,7 @@ async fn never_over(kind: Kind) {
             }
             fleet.disturb().await;
         }
+        fleet.assert_all_keys_expire().await;
         let calls = fleet.end();
         Bound::of(kind, PROCESSES).assert_holds(&calls.admitted, fleet.seed());
         calls.assert_limited();

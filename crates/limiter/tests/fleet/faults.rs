@@ -166,6 +166,17 @@ impl Fleet {
         calls
     }
 
+    /// A key without a ttl would stay for ever.
+    pub(crate) async fn assert_all_keys_expire(&self) {
+        let immortal = "local immortal = 0 \
+            for _, key in ipairs(redis.call('KEYS', '*')) do \
+              if redis.call('PTTL', key) < 0 then immortal = immortal + 1 end \
+            end \
+            return immortal";
+        let count = self.server.admin(&["EVAL", immortal, "0"]).await.unwrap();
+        assert_eq!(count.as_integer(), Some(0), "keys without a ttl");
+    }
+
     /// What one process has written so far.
     pub(crate) fn calls_of(&self, number: usize) -> Calls {
         let mut calls = Calls::default();
