@@ -8,8 +8,8 @@
 //! 1. [`Fleetwide::from_env`] parses the variables ([`env`](mod@env)) and begins to connect. A Redis that is
 //!    away is no error: the fleet joins when it comes.
 //! 2. [`Fleetwide::cache`], [`Fleetwide::sessions`], [`Fleetwide::events`] and
-//!    [`Fleetwide::limiter`] make capabilities, each on the backend of its role: all on one Redis, or
-//!    each on its own.
+//!    [`Fleetwide::limiter`] (or `limits`, `concurrency_limiter`) make capabilities, each on the backend
+//!    of its role: all on one Redis, or each on its own.
 //! 3. [`Fleetwide::health`] says how each backend is doing, without asking it.
 //! 4. [`Fleetwide::shutdown`] ends the connections.
 //!

@@ -21,12 +21,14 @@
 //! # Ok(()) }
 //! ```
 
-use fleetwide_limiter as limiter;
+use fleetwide_limiter::{self as limiter, concurrency, multi};
 
+pub use fleetwide_limiter::concurrency::{AcquireError, ConcurrencyQuota, ConcurrencyQuotaError};
+pub use fleetwide_limiter::multi::{LevelRuling, LimitsConfigError, LimitsError, Ruling};
 pub use fleetwide_limiter::{
     BucketQuota, CheckError, ConfigError, Decision, FixedQuota, GcraQuota, Grant, Leasing,
     LogQuota, PolicyName, PolicyNameError, Quota, QuotaChangeError, QuotaError, Receipt,
-    RefundError, Refunded, ResetError, RungChange, Source, Unavailable, WindowQuota,
+    RefundError, Refunded, ResetError, RungChange, Source, Unavailable, WaitError, WindowQuota,
 };
 
 use crate::Fleetwide;
@@ -37,6 +39,20 @@ use crate::env::{Algorithm, LimiterSettings, OnUnavailable};
 pub type Limiter = limiter::Limiter<FleetExecutor>;
 /// Options of a [`Limiter`].
 pub type LimiterBuilder = limiter::LimiterBuilder<FleetExecutor>;
+/// Several limits of a fleet, in one trip, all or none. Cheap to clone.
+pub type Limits = multi::Limits<FleetExecutor>;
+/// Options of [`Limits`].
+pub type LimitsBuilder = multi::LimitsBuilder<FleetExecutor>;
+/// What came of a call of [`Limits`] that holds permits.
+pub type Admission = multi::Admission<FleetExecutor>;
+/// Limits how much is under way in a fleet. Cheap to clone.
+pub type ConcurrencyLimiter = concurrency::ConcurrencyLimiter<FleetExecutor>;
+/// Options of a [`ConcurrencyLimiter`].
+pub type ConcurrencyLimiterBuilder = concurrency::ConcurrencyLimiterBuilder<FleetExecutor>;
+/// A permit, or a refusal.
+pub type Entry = concurrency::Entry<FleetExecutor>;
+/// One of those that are under way; given back when it is dropped.
+pub type Permit = concurrency::Permit<FleetExecutor>;
 
 impl Fleetwide {
     /// Options of the limiter called `policy`, preset by the fleet's settings: what answers while
@@ -52,6 +68,70 @@ impl Fleetwide {
                 .on_unavailable(settings.unavailable())
                 .deadline(settings.deadline);
         if backend.is_shared() { options.bus(backend.bus()) } else { options }
+    }
+
+    /// Options of limits called `name` over these scopes, such as `tenant` and `user`: several levels
+    /// that are spent in one trip, all or none. Preset as [`limiter`](Self::limiter).
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use fleetwide::Fleetwide;
+    /// use fleetwide::limiter::Quota;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let fleet = Fleetwide::memory();
+    /// let hour = Duration::from_secs(3600);
+    /// let limits = fleet
+    ///     .limits("api", &["tenant", "user"])
+    ///     .rate("tenant-hour", &["tenant"], Quota::sliding_window(1_000, hour)?)
+    ///     .rate("user-hour", &["tenant", "user"], Quota::sliding_window(100, hour)?)
+    ///     .build()?;
+    /// let ruling = limits.check(&["tenant-7", "ada"], 1).await?;
+    /// assert_eq!(ruling.decision.remaining(), 99);
+    /// # Ok(()) }
+    /// ```
+    pub fn limits(&self, name: &str, scopes: &[&str]) -> LimitsBuilder {
+        let settings = self.settings().limiter;
+        let executor = self.limiter_backend().executor();
+        multi::Limits::builder(executor, self.namespace(), name, scopes)
+            .on_unavailable(settings.unavailable())
+            .deadline(settings.deadline)
+    }
+
+    /// Options of the limiter called `name` of how much is under way at once. Preset as
+    /// [`limiter`](Self::limiter).
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use fleetwide::Fleetwide;
+    /// use fleetwide::limiter::{ConcurrencyQuota, Entry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let fleet = Fleetwide::memory();
+    /// let five = ConcurrencyQuota::new(5, Duration::from_secs(10))?;
+    /// let exports = fleet.concurrency_limiter("exports", five).build()?;
+    /// match exports.try_acquire("tenant-7").await? {
+    ///     Entry::Held(permit) => permit.release().await?,
+    ///     Entry::Deny { retry_after, .. } => println!("all are held, for {retry_after:?} at most"),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn concurrency_limiter(
+        &self,
+        name: &str,
+        quota: ConcurrencyQuota,
+    ) -> ConcurrencyLimiterBuilder {
+        let settings = self.settings().limiter;
+        let executor = self.limiter_backend().executor();
+        concurrency::ConcurrencyLimiter::builder(executor, self.namespace(), name, quota)
+            .on_unavailable(settings.unavailable())
+            .deadline(settings.deadline)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fleetwide::cache::Tier;
 use fleetwide::env::{RedisUrl, Servers, Settings, Vars};
 use fleetwide::events::{Event, Pattern};
-use fleetwide::limiter::{Quota, Source};
+use fleetwide::limiter::{ConcurrencyQuota, Entry, Quota, Source};
 use fleetwide::{Fleetwide, Memory, Namespace, Role, StartError};
 use fleetwide_testkit::{RedisServer, eventually, unique_namespace};
 use tokio::task::JoinSet;
@@ -47,6 +47,43 @@ async fn fleets_with_one_memory_are_instances_of_one_service() {
     a.events().publish("greeting", "hello").await.unwrap();
     let Some(Event::Message(message)) = heard.next().await else { panic!("no message") };
     assert_eq!(message.payload, "hello");
+}
+
+// Red when either is not given the fleet's executor or namespace.
+#[tokio::test]
+async fn limits_of_several_levels_and_permits_are_shared_by_the_instances() {
+    let memory = Memory::new();
+    let instance = || Fleetwide::builder().memory(memory.clone()).build().unwrap();
+    let [a, b] = [instance(), instance()];
+    let limits = |fleet: &Fleetwide| {
+        let limits = fleet.limits("api", &["tenant", "user"]);
+        limits.rate("tenant", &["tenant"], two_per_hour()).build().unwrap()
+    };
+    for (fleet, is_allowed) in [(&a, true), (&b, true), (&a, false)] {
+        let ruling = limits(fleet).check(&["seven", "ada"], 1).await.unwrap();
+        assert_eq!(ruling.is_allowed(), is_allowed);
+    }
+    let one = ConcurrencyQuota::new(1, Duration::from_secs(60)).unwrap();
+    let exports = |fleet: &Fleetwide| fleet.concurrency_limiter("exports", one).build().unwrap();
+    let (of_a, of_b) = (exports(&a), exports(&b));
+    let permit = of_a.try_acquire("seven").await.unwrap().permit().unwrap();
+    assert!(matches!(of_b.try_acquire("seven").await.unwrap(), Entry::Deny { .. }));
+    permit.release().await.unwrap();
+    assert!(of_b.try_acquire("seven").await.unwrap().is_held());
+}
+
+// Red with another rung than that of the settings.
+#[tokio::test]
+async fn limits_and_permits_take_the_fleets_rung_when_redis_is_away() {
+    let vars = [("REDIS_URL", "redis://127.0.0.1:1"), ("RATE_LIMIT_ON_UNAVAILABLE", "deny")];
+    let fleet = fleet(&vars).unwrap();
+    let limits = fleet.limits("api", &["tenant"]).rate("hour", &["tenant"], two_per_hour());
+    let ruling = limits.build().unwrap().check(&["seven"], 1).await.unwrap();
+    assert_eq!(ruling.decision.source(), Source::Closed);
+    let one = ConcurrencyQuota::new(1, Duration::from_secs(60)).unwrap();
+    let exports = fleet.concurrency_limiter("exports", one).build().unwrap();
+    let entry = exports.try_acquire("seven").await.unwrap();
+    assert!(matches!(entry, Entry::Deny { source: Source::Closed, .. }));
 }
 
 #[tokio::test]

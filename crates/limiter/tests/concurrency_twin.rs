@@ -21,7 +21,7 @@ use rand::Rng as _;
 use support::{Rng, for_each_history};
 
 /// `FLEETWIDE_HISTORIES` sets another number, for the long run.
-const HISTORIES: usize = 10_000;
+const HISTORIES: usize = 5_000;
 /// Histories that are played abreast.
 const ABREAST: usize = 500;
 /// Steps of each.

@@ -27,7 +27,7 @@ use rand::Rng as _;
 use support::{Rng, Slow};
 
 /// Of each algorithm; `FLEETWIDE_HISTORIES` sets another number, for the long run.
-const HISTORIES: usize = 50_000;
+const HISTORIES: usize = 20_000;
 /// Histories that are played abreast.
 const ABREAST: usize = 500;
 /// Steps of each.

@@ -23,7 +23,7 @@ use rand::Rng as _;
 use support::{Rng, Slow as _};
 
 /// `FLEETWIDE_HISTORIES` sets another number, for the long run.
-const HISTORIES: usize = 6_000;
+const HISTORIES: usize = 2_000;
 /// Histories that are played abreast.
 const ABREAST: usize = 200;
 /// Steps of each.

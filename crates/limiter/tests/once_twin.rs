@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ use fleetwide_testkit::{SimClock, unique_namespace};
 use rand::Rng as _;
 use support::{Rng, Slow};
 
-/// Of each algorithm.
-const HISTORIES: usize = 4_000;
+/// Of each algorithm; `FLEETWIDE_HISTORIES` sets another number, for the long run.
+const HISTORIES: usize = 2_000;
 /// Histories that are played abreast.
 const ABREAST: usize = 250;
 /// Steps of each.
@@ -58,6 +59,10 @@ async fn log_answers_a_request_once_in_lua_as_in_rust() {
 }
 
 async fn play_all<A: Slow>() {
+    let count = match env::var("FLEETWIDE_HISTORIES") {
+        Ok(text) => text.parse().expect("FLEETWIDE_HISTORIES is a number"),
+        Err(_) => HISTORIES,
+    };
     let seed = fleetwide_testkit::seed();
     let mut rng = seed.rng();
     let clock = SimClock::new();
@@ -66,7 +71,7 @@ async fn play_all<A: Slow>() {
         builder.clock(Arc::new(clock.clone())).script_clock(ScriptClock::Argument)
     });
     let redis = redis.await.executor();
-    for _ in 0..HISTORIES / ABREAST {
+    for _ in 0..count.div_ceil(ABREAST) {
         play::<A>(&clock, &redis, &mut rng).await;
         let immortal = "local immortal = 0 \
             for _, key in ipairs(redis.call('KEYS', '*')) do \

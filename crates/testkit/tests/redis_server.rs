@@ -131,6 +131,19 @@ async fn append_only_server_keeps_every_acknowledged_write_when_killed() {
     assert_eq!(get(&server, "{t:a}k").await.as_str(), Some("v"));
 }
 
+// Red when the default user has no rights: the server replays with them what a script wrote in one step.
+#[tokio::test]
+async fn append_only_server_keeps_what_a_script_wrote_when_killed() {
+    let server = RedisServer::builder().append_only().start().await.unwrap();
+    let script = "redis.call('SET', KEYS[1], 'v') return redis.call('PEXPIRE', KEYS[1], 600000)";
+    let mut user = server.connect().await.unwrap();
+    user.command(&["EVAL", script, "1", "{t:a}k"]).await.unwrap();
+    server.restart().await.unwrap();
+    assert_eq!(get(&server, "{t:a}k").await.as_str(), Some("v"));
+    let left = server.admin(&["PTTL", "{t:a}k"]).await.unwrap().as_integer().unwrap();
+    assert!((1..=600_000).contains(&left), "{left} ms");
+}
+
 #[tokio::test]
 async fn killed_server_refuses_connections_until_it_is_restarted() {
     let server = RedisServer::start().await.unwrap();

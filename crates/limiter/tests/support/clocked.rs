@@ -42,7 +42,7 @@ pub(crate) struct Backend {
     executor: Counted,
     bus: Either<MemBus, RedisBus>,
     namespace: Namespace,
-    _server: Option<(RedisServer, Redis)>,
+    server: Option<(RedisServer, Redis)>,
 }
 
 impl Backend {
@@ -72,7 +72,12 @@ impl Backend {
     ) -> Self {
         let namespace = Namespace::new(&unique_namespace()).unwrap();
         let executor = Counted { executor, trips: Arc::default() };
-        Self { clock, executor, bus, namespace, _server: server }
+        Self { clock, executor, bus, namespace, server }
+    }
+
+    /// The server, where it is not memory.
+    pub(crate) fn server(&self) -> &RedisServer {
+        &self.server.as_ref().expect("it is in memory").0
     }
 
     pub(crate) fn executor(&self) -> Counted {

@@ -128,6 +128,8 @@ impl RedisBuilder {
         let admin = &server.admin_password;
         let (user, rules) = (Acl::documented().user(), server.documented_rules());
         let default = match self.default_user {
+            // Redis 7.0 replays what scripts wrote with the rights of this user, though it is off.
+            DefaultUser::Off if self.append_only => "reset off ~* &* +@all",
             DefaultUser::Off => "reset off",
             DefaultUser::Documented => &rules,
         };
