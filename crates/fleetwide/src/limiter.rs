@@ -24,6 +24,9 @@
 use fleetwide_limiter as limiter;
 
 pub use fleetwide_limiter::{
+    Accuracy, Agreement, Divergence, FlippingKey, Opinion, Shadow, ShadowReport,
+};
+pub use fleetwide_limiter::{
     BucketQuota, CheckError, ConfigError, Decision, FixedQuota, GcraQuota, Grant, Leasing,
     LogQuota, PolicyName, PolicyNameError, Quota, QuotaChangeError, QuotaError, Receipt,
     RefundError, Refunded, ResetError, RungChange, Source, Unavailable, WindowQuota,
