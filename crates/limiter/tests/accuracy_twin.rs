@@ -78,7 +78,8 @@ struct Both {
     redis: RedisExecutor,
 }
 
-// Seen red: when the script dates decisions by now, and when it counts the excess against later ones.
+// Seen red: when the script dates decisions by now, and when what was admitted expires before decisions
+// that are as old are judged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn judging_in_lua_and_in_rust_says_and_stores_the_same() {
     let count = match env::var("FLEETWIDE_HISTORIES") {

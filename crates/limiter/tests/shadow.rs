@@ -190,8 +190,8 @@ async fn replay(backend: &Backend, name: &str, pair: [Quota; 2], rng: &mut Rng) 
     report.agreement
 }
 
-// Seen red: when the candidate spends only what the real quota allows, and when the last divergence
-// is kept instead of the first.
+// Seen red: when the candidate spends only what the real quota allows, and when the first divergence is
+// passed over for a later one.
 #[tokio::test]
 async fn report_of_a_trace_is_exactly_what_an_offline_oracle_says() {
     let seed = fleetwide_testkit::seed();

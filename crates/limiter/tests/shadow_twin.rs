@@ -100,8 +100,7 @@ struct Both {
     redis: RedisExecutor,
 }
 
-// Seen red: when the script has the candidate decide on the real key, and when it skips a candidate
-// after a refusal.
+// Seen red: when the script has the candidate decide on the real key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_sides_in_lua_and_in_rust_decide_and_store_the_same() {
     let count = match env::var("FLEETWIDE_HISTORIES") {

@@ -217,7 +217,6 @@ fn counts(samples: &[Sample], judgement: Judgement) -> Counts {
 mod tests {
     use super::*;
 
-    // Seen red: without the finisher, numbered names are not spread.
     #[test]
     fn share_of_the_keys_is_the_share_that_is_sampled() {
         for share in [0.01, 0.5, 1.0] {
@@ -229,7 +228,8 @@ mod tests {
         }
     }
 
-    // A fleet must agree on the keys, whatever each instance is built with.
+    // A fleet must agree on the keys, whatever each instance is built with. Seen red: without the
+    // finisher.
     #[test]
     fn hash_of_a_name_never_changes() {
         assert_eq!(hash(b"tenant-7"), 0xd410_a48a_2f93_679a);
