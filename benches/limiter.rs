@@ -10,8 +10,8 @@ use fleetwide_benches::{
 use fleetwide_core_traits::Namespace;
 use fleetwide_limiter::op::{Check, cell};
 use fleetwide_limiter::{
-    Algorithm, GcraQuota, Leasing, Limiter, LimiterBuilder, PolicyName, Quota, Source, Unavailable,
-    WindowQuota,
+    Algorithm, GcraQuota, Leasing, Limiter, LimiterBuilder, PolicyName, Quota, Shadow, Source,
+    Unavailable, WindowQuota,
 };
 use fleetwide_redis_backend::RedisExecutor;
 use tokio::runtime::Runtime;
@@ -38,13 +38,15 @@ fn main() {
     ask(&mut answer, &runtime, &server, "GCRA", gcra, Quota::Gcra(gcra));
     ask(&mut answer, &runtime, &server, "sliding window", window, Quota::SlidingWindow(window));
     ask_on_one_key(&mut answer, &runtime, &server);
+    ask_with_a_shadow(&mut answer, &runtime, &server);
     answer.note(
         "Floor: `EVALSHA` of the same script text with the same arguments over one \
          `MultiplexedConnection` with `TCP_NODELAY`, the reply read as a list of integers. Ratios \
          are of decisions per second: more is better. 16,384 callers are limited one by one, and \
          none is refused. Ours names the key, keeps a deadline, counts and times each decision. *One \
          key* is one caller for all tasks, by the sliding window, on both sides; *leased* buys cells \
-         ahead for it. The last row has our GCRA as its floor.",
+         ahead for it. The row after it has our GCRA as its floor, and the last ones our own limiter \
+         without a candidate and without remembered refusals.",
     );
     answer.keep("limiter");
 }
@@ -92,6 +94,26 @@ fn ask_on_one_key(answer: &mut Answer, runtime: &Runtime, server: &Server) {
     let mut contest = Contest::new(Measure::Rate, effort, on_tasks(runtime, 64, &gcra));
     let spread = contest.ratio(on_tasks(runtime, 64, &window));
     answer.row(Row::new("sliding window by GCRA, 64 tasks".to_owned(), spread));
+}
+
+/// A candidate beside the real quota, by the plain check: it is asked in the same trip.
+fn ask_with_a_shadow(answer: &mut Answer, runtime: &Runtime, server: &Server) {
+    let effort = Effort::slices_of(Duration::from_millis(100));
+    let second = Duration::from_secs(1);
+    let gcra = Quota::gcra(MAX, second, BURST).expect("within bounds");
+    let window = Quota::sliding_window(MAX, second).expect("within bounds");
+    for (name, quota) in [("GCRA", gcra), ("sliding window", window)] {
+        let plain = runtime.block_on(ours(server, quota));
+        let shadowed: Options = |options| {
+            let candidate = Quota::gcra(MAX / 2, Duration::from_secs(1), BURST);
+            options.shadow(Shadow::new(candidate.expect("within bounds")))
+        };
+        let shadowed = runtime.block_on(ours_on(server, quota, CALLERS, shadowed));
+        let mut contest = Contest::new(Measure::Rate, effort, on_tasks(runtime, 64, &plain));
+        let spread = contest.ratio(on_tasks(runtime, 64, &shadowed));
+        let row = Row::new(format!("{name} with a GCRA candidate by without, 64 tasks"), spread);
+        answer.row(row.target(">= 0.77"));
+    }
 }
 
 type Options = fn(LimiterBuilder<RedisExecutor>) -> LimiterBuilder<RedisExecutor>;

@@ -26,6 +26,9 @@ use fleetwide_limiter::{self as limiter, concurrency, multi};
 pub use fleetwide_limiter::concurrency::{AcquireError, ConcurrencyQuota, ConcurrencyQuotaError};
 pub use fleetwide_limiter::multi::{LevelRuling, LimitsConfigError, LimitsError, Ruling};
 pub use fleetwide_limiter::{
+    Accuracy, Agreement, Divergence, FlippingKey, Opinion, Shadow, ShadowReport,
+};
+pub use fleetwide_limiter::{
     BucketQuota, CheckError, ConfigError, Decision, FixedQuota, GcraQuota, Grant, Leasing,
     LogQuota, PolicyName, PolicyNameError, Quota, QuotaChangeError, QuotaError, Receipt,
     RefundError, Refunded, ResetError, RungChange, Source, Unavailable, WaitError, WindowQuota,

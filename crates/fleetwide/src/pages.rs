@@ -40,6 +40,9 @@ struct Reading;
 #[doc = include_str!("../../../docs/features/sessions.md")]
 struct Sessions;
 
+#[doc = include_str!("../../../docs/features/shadow-mode.md")]
+struct ShadowMode;
+
 #[doc = include_str!("../../../docs/features/stale-values.md")]
 struct StaleValues;
 

@@ -1,17 +1,22 @@
 //! How a limiter is put together.
 
+mod trips;
+mod watch;
+
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use fleetwide_core_traits::{Bus, Clock, Executor, Membership, Namespace, SystemClock};
+use fleetwide_core_traits::{Clock, Executor, Membership, Namespace, Script, SystemClock};
 use parking_lot::Mutex;
 use tokio::sync::mpsc::Receiver;
 
+use crate::accuracy::sampler::Sampler;
 use crate::algorithm::Algorithm;
 use crate::combine::Combiner;
+use crate::counter::by_quota;
 use crate::debts::Debts;
 use crate::debts::push::Debtor;
 use crate::denials::Denials;
@@ -21,10 +26,12 @@ use crate::fallback::share::{Instances, Share};
 use crate::lease::shop::Giver;
 use crate::lease::table::Leases;
 use crate::limiter::{Counter, Inner, Policy};
+use crate::op::{Judge, Shadowed};
+use crate::shadow::ledger::Ledger;
 use crate::telemetry::{LeaseTelemetry, Telemetry};
-use crate::voids::{self, Hear, Voids, Word};
+use crate::voids::{Hear, Voids, Word};
 use crate::wait::Waiting;
-use crate::{ConfigError, Leasing, Limiter, PolicyName, Quota, RungChange, Unavailable};
+use crate::{ConfigError, Leasing, Limiter, PolicyName, Quota, RungChange, Shadow, Unavailable};
 
 /// Twenty times a healthy answer, and less than a caller notices.
 pub(crate) const DEADLINE_DEFAULT: Duration = Duration::from_millis(20);
@@ -62,6 +69,8 @@ const DEBT_KEYS_MAX_DEFAULT: usize = 65_536;
 /// | [`debt_keys_max`](Self::debt_keys_max) | 65,536 keys |
 /// | [`leased`](Self::leased) | off |
 /// | [`bus`](Self::bus) | none |
+/// | [`shadow`](Self::shadow) | none |
+/// | [`sample_accuracy`](Self::sample_accuracy) | of no keys |
 /// | [`on_rung_change`](Self::on_rung_change) | nothing |
 /// | [`clock`](Self::clock) | the system's |
 #[must_use = "a builder does nothing until `build`"]
@@ -81,6 +90,8 @@ pub struct LimiterBuilder<E> {
     debt_keys_max: usize,
     leasing: Option<Leasing>,
     bus: Option<StartVoids>,
+    shadow: Option<Shadow>,
+    sampled: f64,
     listener: Option<Listener>,
     clock: Arc<dyn Clock>,
 }
@@ -103,6 +114,8 @@ impl<E: Executor> LimiterBuilder<E> {
             debt_keys_max: DEBT_KEYS_MAX_DEFAULT,
             leasing: None,
             bus: None,
+            shadow: None,
+            sampled: 0.0,
             listener: None,
             clock: Arc::new(SystemClock),
         }
@@ -138,55 +151,6 @@ impl<E: Executor> LimiterBuilder<E> {
         Self { membership: Some(membership), ..self }
     }
 
-    /// Sets whether calls on one key share a trip while another one is in flight. Default: they do.
-    ///
-    /// It changes no answer: costs are decided in the order in which they came. A call waits for the
-    /// one in flight before it, within its deadline.
-    pub fn combining(self, is_combining: bool) -> Self {
-        Self { is_combining, ..self }
-    }
-
-    /// Sets for how long a refusal is remembered at most. Default: 1 s; zero remembers none.
-    ///
-    /// A refusal says when its cost fits at the earliest. Until then, the same cost of that key or a
-    /// dearer one is refused without a trip, as [`Source::Remembered`](crate::Source::Remembered).
-    /// A reset and a refund by this limiter forget it at once. What others do to make a refusal
-    /// untrue (a reset, a refund, a larger limit, a server that lost its state) is seen after this
-    /// time at the latest. So for this long a call may be refused that could be allowed; no call is
-    /// allowed that should be refused.
-    ///
-    /// # Examples
-    /// ```
-    /// # use std::time::Duration;
-    /// # use fleetwide_core_traits::Namespace;
-    /// # use fleetwide_limiter::{Limiter, Quota, Source, Unavailable};
-    /// # use fleetwide_mem_backend::Memory;
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let (memory, namespace) = (Memory::new(), Namespace::new("shop")?);
-    /// let one_a_minute = Quota::sliding_window(1, Duration::from_secs(60))?;
-    /// let limiter = Limiter::builder(memory.executor().clone(), &namespace, "api", one_a_minute)
-    ///     .on_unavailable(Unavailable::Deny)
-    ///     .deny_cache(Duration::from_millis(250))
-    ///     .build()?;
-    /// let sources = [
-    ///     limiter.check("ada").await?.source(), // allowed
-    ///     limiter.check("ada").await?.source(), // refused by the fleet's count
-    ///     limiter.check("ada").await?.source(), // refused without a trip
-    /// ];
-    /// assert_eq!(sources, [Source::Shared, Source::Shared, Source::Remembered]);
-    /// # Ok(()) }
-    /// ```
-    pub fn deny_cache(self, horizon: Duration) -> Self {
-        Self { deny_cache: horizon, ..self }
-    }
-
-    /// Sets of how many keys refusals are remembered. Default: 65,536. Beyond it the oldest half is
-    /// forgotten, which costs a trip each. Keys longer than 256 bytes are never remembered.
-    pub fn deny_cache_keys_max(self, keys_max: usize) -> Self {
-        Self { deny_cache_keys_max: keys_max, ..self }
-    }
-
     /// Sets of how many keys it is kept what the fleet has spent, to be made good after a failover in
     /// which the new primary has missed it. Default: 65,536; 0 makes nothing good.
     ///
@@ -195,71 +159,6 @@ impl<E: Executor> LimiterBuilder<E> {
     /// only where the executor can lose what was acknowledged: not in memory.
     pub fn debt_keys_max(self, keys_max: usize) -> Self {
         Self { debt_keys_max: keys_max, ..self }
-    }
-
-    /// Buys cells ahead, and spends them without a trip. Default: off, each call is a trip.
-    ///
-    /// For keys that are called more often than a trip takes. [`Leasing`] states how much more or
-    /// less is admitted. Decisions from what is in hand are [`Source::Leased`](crate::Source::Leased);
-    /// towards the limit, and for keys that are seldom called, each call is a trip as ever. Calls
-    /// with receipts, partial grants and peeks always are; peeks do not see what is in hand anywhere.
-    /// Ends with [`Limiter::shutdown`].
-    ///
-    /// # Examples
-    /// ```
-    /// # use std::time::Duration;
-    /// # use fleetwide_core_traits::Namespace;
-    /// # use fleetwide_limiter::{Leasing, Limiter, Quota, Source, Unavailable};
-    /// # use fleetwide_mem_backend::Memory;
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let (memory, namespace) = (Memory::new(), Namespace::new("shop")?);
-    /// let quota = Quota::sliding_window(100_000, Duration::from_secs(60))?;
-    /// let limiter = Limiter::builder(memory.executor().clone(), &namespace, "api", quota)
-    ///     .on_unavailable(Unavailable::Deny)
-    ///     .leased(Leasing::new())
-    ///     .build()?;
-    /// while limiter.check("tenant-7").await?.source() != Source::Leased {
-    ///     tokio::task::yield_now().await; // bought in the background
-    /// }
-    /// limiter.shutdown().await; // what is left goes back to the fleet
-    /// # Ok(()) }
-    /// ```
-    pub fn leased(self, leasing: Leasing) -> Self {
-        Self { leasing: Some(leasing), ..self }
-    }
-
-    /// Sets what carries word among the instances that what they remember of a key is void: after a
-    /// reset, a refund or a block, and all refusals after a change of the quota. Default: nothing.
-    ///
-    /// It is told in the background, and nothing rests on it: a word that is lost costs what it costs
-    /// without a bus, which is the time of [`deny_cache`](Self::deny_cache), and for what is in hand
-    /// of a key that is reset or blocked the lifetime of a [lease](Leasing::lifetime).
-    ///
-    /// [`build`](Self::build) then panics outside a Tokio runtime.
-    ///
-    /// # Examples
-    /// ```
-    /// # use std::time::Duration;
-    /// # use fleetwide_core_traits::Namespace;
-    /// # use fleetwide_limiter::{Limiter, Quota, Unavailable};
-    /// # use fleetwide_mem_backend::Memory;
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let (memory, namespace) = (Memory::new(), Namespace::new("shop")?);
-    /// let quota = Quota::sliding_window(100, Duration::from_secs(60))?;
-    /// let limiter = Limiter::builder(memory.executor().clone(), &namespace, "api", quota)
-    ///     .on_unavailable(Unavailable::Deny)
-    ///     .bus(memory.bus().clone())
-    ///     .build()?;
-    /// # let _ = limiter;
-    /// # Ok(()) }
-    /// ```
-    pub fn bus(self, bus: impl Bus) -> Self {
-        let start = |namespace: &_, name: &_, told, hear| {
-            voids::start(bus, namespace, name, told, hear);
-        };
-        Self { bus: Some(Box::new(start)), ..self }
     }
 
     /// Sets what is told when the rung is entered or left. Default: nothing. It is called by the
@@ -278,7 +177,8 @@ impl<E: Executor> LimiterBuilder<E> {
     ///
     /// # Errors
     /// [`ConfigError`]: a name that is none, no rung, a share of no instances or without room, a
-    /// deadline below 1 ms, or leases of an algorithm that has none or that live too long.
+    /// deadline below 1 ms, leases of an algorithm that has none or that live too long, or a
+    /// share of sampled keys that is none.
     ///
     /// # Panics
     /// Outside a Tokio runtime, if a [`bus`](Self::bus) is set.
@@ -288,6 +188,9 @@ impl<E: Executor> LimiterBuilder<E> {
         let instances = instances_of(unavailable)?;
         if self.deadline < DEADLINE_MIN {
             return Err(ConfigError::Deadline(self.deadline));
+        }
+        if !(0.0..=1.0).contains(&self.sampled) {
+            return Err(ConfigError::SampledShare);
         }
         if self.share_keys_max == 0 {
             return Err(ConfigError::NoKeys);
@@ -308,6 +211,8 @@ impl<E: Executor> LimiterBuilder<E> {
             self.listener,
         );
         let executor = Arc::new(self.executor);
+        let sampler = (self.sampled > 0.0)
+            .then(|| Sampler::new(self.sampled, &executor, &self.namespace, &name, &self.clock));
         let is_lossy = !executor.epochs().is_none();
         let debtor = Debtor {
             executor: Arc::clone(&executor),
@@ -315,9 +220,18 @@ impl<E: Executor> LimiterBuilder<E> {
             clock: Arc::clone(&self.clock),
             deadline: self.deadline,
         };
-        let combiner =
-            Combiner::new(debtor.clone(), self.deadline, self.is_combining, telemetry.clone());
-        let denials = Arc::new(Denials::new(self.deny_cache, self.deny_cache_keys_max));
+        let shadow = self.shadow.map(|shadow| Arc::new(Ledger::new(shadow, &name)));
+        let combiner = Combiner::new(
+            debtor.clone(),
+            self.deadline,
+            self.is_combining,
+            telemetry.clone(),
+            shadow.clone(),
+        );
+        // A call without a trip would be one that the candidate does not see.
+        let deny_cache = if shadow.is_some() { Duration::ZERO } else { self.deny_cache };
+        let terms = terms.filter(|_| shadow.is_none());
+        let denials = Arc::new(Denials::new(deny_cache, self.deny_cache_keys_max));
         let (voids, told) = Voids::new();
         let voids = self.bus.is_some().then_some(voids);
         let leases = terms.map(|(terms, keys_max)| {
@@ -351,6 +265,8 @@ impl<E: Executor> LimiterBuilder<E> {
             leasing: self.leasing,
             leases,
             voids,
+            shadow,
+            sampler,
             waiting: Waiting::new(),
             clock: self.clock,
             telemetry,
@@ -363,10 +279,22 @@ impl<E: Executor> LimiterBuilder<E> {
         let some = [A::batch_script(), A::merge_script()];
         let some: Vec<_> = some.into_iter().flatten().collect();
         self.executor.prepare(&[&scripts[..], &verbs, &some].concat());
+        if self.sampled > 0.0 {
+            self.executor.prepare(&[Judge::<A>::SCRIPT]);
+        }
+        if let Some(Shadow { candidate, .. }) = self.shadow {
+            let verbs = by_quota!(candidate, candidate => verbs_of(candidate));
+            self.executor.prepare(&[&[Shadowed::<A>::SCRIPT][..], &verbs].concat());
+        }
         let among = |least| Instances { least, membership: self.membership.clone() };
         let share = least.map(|least| Share::new(quota, among(least), self.share_keys_max));
         Counter { quota, share }
     }
+}
+
+/// The scripts that are run on the key of a candidate alone.
+fn verbs_of<A: Algorithm>(_: A) -> Vec<&'static Script> {
+    A::verbs().scripts()
 }
 
 /// How readily a rung is entered and left.

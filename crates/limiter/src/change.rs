@@ -6,7 +6,7 @@ use fleetwide_core_traits::Executor;
 
 use crate::algorithm::Algorithm;
 use crate::limiter::{Counter, Inner, Limiter, Policy, by_algorithm};
-use crate::op::{Check, cell};
+use crate::op::{Check, Compared, cell};
 use crate::voids::Word;
 use crate::{CheckError, Decision, Quota, QuotaChangeError};
 
@@ -130,13 +130,25 @@ impl<E: Executor> Inner<E> {
         let Some(cost) = counter.cost(cost)? else {
             return self.peek(counter, key, 0).await;
         };
-        let key = cell::<A>(&self.namespace, &self.name, key)?;
+        // A candidate is one of the limiter's own quota.
+        let name = key;
+        let is_own = self.is_current(counter.quota);
+        let beside = if is_own { self.beside::<A>(name)? } else { None };
+        let key = cell::<A>(&self.namespace, &self.name, name)?;
         let check = Check::new(counter.quota, key, cost);
-        let decision = match self.ask(self.combiner.run(&check)).await {
-            Ok(answer) => counter.shared(check.key(), &answer, self.clock.now()),
+        let asked = self.ask(self.combiner.run(&check, beside.as_ref())).await;
+        if !is_own || asked.is_err() {
+            self.unjudged();
+        }
+        let decision = match asked {
+            Ok(Compared { answer, .. }) => counter.shared(check.key(), &answer, self.clock.now()),
             Err(until_probe) => self.stand_in(counter, check.key(), cost, until_probe),
         };
-        self.telemetry.decided(&decision);
+        if is_own {
+            self.decided(name, cost, &decision);
+        } else {
+            self.decided_apart(name, &decision);
+        }
         Ok(decision)
     }
 }

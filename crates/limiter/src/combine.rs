@@ -22,10 +22,10 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use self::lanes::{Bounds, Enter, Lanes, Reply, Waiter};
-use crate::Answer;
 use crate::algorithm::Algorithm;
 use crate::debts::push::Debtor;
-use crate::op::{Batch, Check};
+use crate::op::{Batch, Check, Compared};
+use crate::shadow::ledger::Ledger;
 use crate::telemetry::Telemetry;
 
 /// A few megabytes if all of them have a caller in flight.
@@ -44,6 +44,7 @@ struct Shared<E> {
     is_on: bool,
     telemetry: Telemetry,
     lanes: Lanes,
+    shadow: Option<Arc<Ledger>>,
 }
 
 impl<E: Executor> Combiner<E> {
@@ -53,17 +54,20 @@ impl<E: Executor> Combiner<E> {
         deadline: Duration,
         is_on: bool,
         telemetry: Telemetry,
+        shadow: Option<Arc<Ledger>>,
     ) -> Self {
         let bounds = Bounds { keys: KEYS_MAX, waiters_per_key: WAITERS_PER_KEY_MAX };
-        let shared = Shared { debtor, deadline, is_on, telemetry, lanes: Lanes::new(bounds) };
+        let lanes = Lanes::new(bounds);
+        let shared = Shared { debtor, deadline, is_on, telemetry, lanes, shadow };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Makes the step of `check`, with those of others on its key if there are any.
+    /// Makes the step of `check`, with those of others on its key if there are any. If it has the key
+    /// of a candidate `beside` it, that is asked in the same step.
     ///
     /// # Errors
     /// No answer came, or none within the deadline.
-    pub(crate) async fn run<A: Algorithm>(&self, check: &Check<A>) -> Reply {
+    pub(crate) async fn run<A: Algorithm>(&self, check: &Check<A>, beside: Option<&Key>) -> Reply {
         let now = Instant::now();
         let deadline = now + self.shared.deadline;
         self.shared.debtor.settle(check.key(), deadline).await?;
@@ -74,7 +78,7 @@ impl<E: Executor> Combiner<E> {
             Enter::Apart
         };
         let _first = match entered {
-            Enter::First => Some(First { combiner: self, check }),
+            Enter::First => Some(First { combiner: self, check, beside }),
             Enter::Apart => None,
             Enter::Joined(told) => {
                 let mut seat = Seat { combiner: self, check, told };
@@ -87,10 +91,35 @@ impl<E: Executor> Combiner<E> {
             }
         };
         let debtor = &self.shared.debtor;
+        if let (Some(ledger), Some(beside)) = (&self.shared.shadow, beside) {
+            let keys = [check.key(), beside];
+            let both = self.ask_both(ledger, check.quota(), keys, vec![check.cost()], deadline);
+            // Boxed: few limiters have a candidate, and it would make the future of each call larger.
+            return Box::pin(both).await?.pop().ok_or_else(no_answer);
+        }
         let flight = timeout_at(deadline, debtor.executor.run_told(check));
         let told = flight.await.unwrap_or_else(|_| Err(self.late()))?;
         debtor.learn(check.quota(), check.key(), &told);
-        Ok(told.reply)
+        Ok(Compared::alone(told.reply))
+    }
+
+    /// Makes the step of `costs` by a quota and by its candidate.
+    async fn ask_both<A: Algorithm>(
+        &self,
+        ledger: &Ledger,
+        quota: A,
+        keys: [&Key; 2],
+        costs: Vec<u32>,
+        deadline: Instant,
+    ) -> Result<Vec<Compared>, BackendError> {
+        let debtor = &self.shared.debtor;
+        let flight = timeout_at(deadline, ledger.ask(&*debtor.executor, quota, keys, costs));
+        let Told { reply, epoch } = flight.await.unwrap_or_else(|_| Err(self.late()))?;
+        // The last one knows of all before it.
+        if let Some(last) = reply.last() {
+            debtor.learn(quota, keys[0], &Told { reply: last.answer, epoch });
+        }
+        Ok(reply)
     }
 
     fn late(&self) -> BackendError {
@@ -98,12 +127,17 @@ impl<E: Executor> Combiner<E> {
     }
 
     /// The answer to a call whose caller has left.
-    fn nobody_took<A: Algorithm>(&self, check: &Check<A>, answer: Answer) {
+    fn nobody_took<A: Algorithm>(&self, check: &Check<A>, compared: &Compared) {
         let _ = check;
-        if answer.verdict.is_allowed {
+        if compared.answer.verdict.is_allowed {
             self.shared.telemetry.unclaimed();
         }
     }
+}
+
+/// A step answers each of its costs, and there is a step for each that is asked.
+fn no_answer() -> BackendError {
+    Malformed::new("an answer for each cost", "none").into()
 }
 
 impl<E> Clone for Combiner<E> {
@@ -116,6 +150,7 @@ impl<E> Clone for Combiner<E> {
 struct First<'a, E: Executor, A: Algorithm> {
     combiner: &'a Combiner<E>,
     check: &'a Check<A>,
+    beside: Option<&'a Key>,
 }
 
 impl<E: Executor, A: Algorithm> Drop for First<'_, E, A> {
@@ -125,7 +160,8 @@ impl<E: Executor, A: Algorithm> Drop for First<'_, E, A> {
             return;
         }
         // Made before the task, so that it also ends the lane if the task is never begun.
-        let flights = Flights { combiner: combiner.clone(), key: key.clone(), is_over: false };
+        let (key, beside) = (key.clone(), self.beside.cloned());
+        let flights = Flights { combiner: combiner.clone(), key, beside, is_over: false };
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(flights.fly(self.check.quota()));
         }
@@ -143,8 +179,8 @@ impl<E: Executor, A: Algorithm> Drop for Seat<'_, E, A> {
     fn drop(&mut self) {
         // Closed first: from here on the flight finds out by itself that nobody waits.
         self.told.close();
-        if let Ok(Ok(answer)) = self.told.try_recv() {
-            self.combiner.nobody_took(self.check, answer);
+        if let Ok(Ok(compared)) = self.told.try_recv() {
+            self.combiner.nobody_took(self.check, &compared);
         }
     }
 }
@@ -154,6 +190,8 @@ impl<E: Executor, A: Algorithm> Drop for Seat<'_, E, A> {
 struct Flights<E: Executor> {
     combiner: Combiner<E>,
     key: Key,
+    /// The key of the candidate, for those who came while there is one.
+    beside: Option<Key>,
     is_over: bool,
 }
 
@@ -176,11 +214,15 @@ impl<E: Executor> Flights<E> {
         quota: A,
         passengers: &[Waiter],
         deadline: Instant,
-    ) -> Result<Vec<Answer>, BackendError> {
+    ) -> Result<Vec<Compared>, BackendError> {
         let costs = passengers.iter().map(|waiter| waiter.cost).collect();
+        if let (Some(ledger), Some(beside)) = (&self.shared().shadow, &self.beside) {
+            let keys = [&self.key, beside];
+            return self.combiner.ask_both(ledger, quota, keys, costs, deadline).await;
+        }
         // There is one: who is not combined never waits.
         let Some(batch) = Batch::new(quota, self.key.clone(), costs) else {
-            return Err(Malformed::new("a batch", "none").into());
+            return Err(no_answer());
         };
         let debtor = &self.shared().debtor;
         let flight = timeout_at(deadline, debtor.executor.run_told(&batch));
@@ -190,21 +232,21 @@ impl<E: Executor> Flights<E> {
         if let Some(&reply) = answers.last() {
             debtor.learn(quota, &self.key, &Told { reply, epoch });
         }
-        Ok(answers)
+        Ok(answers.into_iter().map(Compared::alone).collect())
     }
 
     fn land<A: Algorithm>(
         &self,
         quota: A,
         passengers: Vec<Waiter>,
-        answers: Result<Vec<Answer>, BackendError>,
+        answers: Result<Vec<Compared>, BackendError>,
     ) {
         match answers {
             Ok(answers) => {
-                for (waiter, answer) in passengers.into_iter().zip(answers) {
-                    if waiter.answer.send(Ok(answer)).is_err() {
+                for (waiter, compared) in passengers.into_iter().zip(answers) {
+                    if let Err(Ok(compared)) = waiter.answer.send(Ok(compared)) {
                         let check = Check::new(quota, self.key.clone(), waiter.cost);
-                        self.combiner.nobody_took(&check, answer);
+                        self.combiner.nobody_took(&check, &compared);
                     }
                 }
             }

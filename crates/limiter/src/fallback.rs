@@ -1,5 +1,6 @@
 //! Who answers while the backend does not, and when it is asked again.
 
+mod answer;
 pub(crate) mod backend;
 pub(crate) mod gate;
 pub(crate) mod ladder;

@@ -10,6 +10,7 @@ use fleetwide_core_traits::ServerTime;
 
 use crate::Verdict;
 use crate::algorithm::{Algorithm, Debit, Owed};
+use crate::multi::LevelState;
 use crate::told::Told;
 
 /// What is kept of one key.
@@ -19,8 +20,17 @@ pub struct Held<S> {
     preface: Option<Box<Preface>>,
     /// What the algorithm keeps; `None` only behind a preface.
     state: Option<S>,
-    /// Under the key of a request: what it was answered, and nothing else.
-    told: Option<Box<Told>>,
+    /// Under a key that stands beside another one: what it is there for, and nothing else.
+    aside: Option<Box<Aside>>,
+}
+
+/// What is kept beside what was spent of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Aside {
+    /// What a request was answered.
+    Told(Told),
+    /// What would have been spent by the quota of a candidate.
+    Candidate(LevelState),
 }
 
 /// What rare events leave behind.
@@ -65,26 +75,49 @@ pub struct Answer {
 impl<S> Held<S> {
     /// A key to which nothing rare has happened.
     pub const fn plain(state: S) -> Self {
-        Self { preface: None, state: Some(state), told: None }
+        Self { preface: None, state: Some(state), aside: None }
     }
 
     /// The bytes as the scripts store them; `state` writes the algorithm's own.
     pub fn to_wire(&self, state: impl FnOnce(&S) -> Vec<u8>) -> Vec<u8> {
         let mut wire = self.preface.as_ref().map_or_else(Vec::new, |preface| preface.to_wire());
         wire.extend(self.state.as_ref().map(state).unwrap_or_default());
-        wire.extend(self.told.as_ref().map(|told| told.to_wire()).unwrap_or_default());
+        match self.aside.as_deref() {
+            Some(Aside::Told(told)) => wire.extend(told.to_wire()),
+            Some(Aside::Candidate(state)) => wire.extend(state.to_wire()),
+            None => {}
+        }
         wire
     }
 
     /// What a request was answered, to be remembered under its key; `None` if nothing was spent.
     pub(crate) fn of_answer(answer: &Answer) -> Option<Self> {
-        let told = Some(Box::new(Told::of(answer)?));
-        Some(Self { preface: None, state: None, told })
+        Some(Self::aside(Aside::Told(Told::of(answer)?)))
     }
 
     /// What the request of this key was answered, if that is remembered.
     pub(crate) fn told(&self, now: ServerTime) -> Option<Answer> {
-        self.told.as_ref()?.answer(now)
+        match self.aside.as_deref()? {
+            Aside::Told(told) => told.answer(now),
+            Aside::Candidate(_) => None,
+        }
+    }
+
+    /// What would have been spent by a candidate, to be kept under its key.
+    pub(crate) fn of_candidate(state: LevelState) -> Self {
+        Self::aside(Aside::Candidate(state))
+    }
+
+    /// What would have been spent by the candidate of this key.
+    pub(crate) fn candidate(&self) -> Option<&LevelState> {
+        match self.aside.as_deref()? {
+            Aside::Candidate(state) => Some(state),
+            Aside::Told(_) => None,
+        }
+    }
+
+    fn aside(aside: Aside) -> Self {
+        Self { preface: None, state: None, aside: Some(Box::new(aside)) }
     }
 }
 
@@ -176,7 +209,7 @@ impl<'a, A: Algorithm> View<'a, A> {
     }
 
     fn holding(&self, state: Option<A::State>) -> Held<A::State> {
-        Held { preface: self.preface.map(Box::new), state, told: None }
+        Held { preface: self.preface.map(Box::new), state, aside: None }
     }
 
     /// What is kept if only the preface changes.
@@ -265,7 +298,7 @@ impl<'a, A: Algorithm> View<'a, A> {
         let mut preface = self.fresh();
         preface.mark.refunds += given;
         preface.kept_us = preface.kept_us.max(self.ends_us);
-        (given, Some(Held { preface: Some(Box::new(preface)), state: next, told: None }))
+        (given, Some(Held { preface: Some(Box::new(preface)), state: next, aside: None }))
     }
 
     /// Makes good what a survivor of a failover knows and this key does not. Answers where it stands
@@ -335,7 +368,7 @@ impl<'a, A: Algorithm> View<'a, A> {
         let generation = now_us.max(generation + 1);
         let mark = Mark { generation, life, refunds: 0 };
         let preface = Preface { at_us: now_us, mark, kept_us, blocked_us: 0 };
-        let held = Held { preface: Some(Box::new(preface)), state: None, told: None };
+        let held = Held { preface: Some(Box::new(preface)), state: None, aside: None };
         Some((generation, kept_us - now_us, held))
     }
 }

@@ -83,6 +83,15 @@
 //! process renews while it lives, so that of a killed process comes back. Levels of
 //! [`multi::Limits`] can be such limits too.
 //!
+//! # Before a change
+//! A [`Shadow`] tries another quota on live traffic, in the same trips, and changes no answer:
+//! [`Limiter::shadow_report`] says how often both would disagree, about which keys, and how the first
+//! of those calls was decided.
+//!
+//! # How exact
+//! [`LimiterBuilder::sample_accuracy`] has the decisions over some keys judged by an exact count, so
+//! that what remembered refusals, leases and outages cost is measured where it happens.
+//!
 //! # After a failover
 //! Each answer says how much the whole fleet has spent of a key, so each instance knows it of the keys
 //! that it asks about. It keeps that, with the history of the data that the answer is from
@@ -120,6 +129,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accuracy;
 mod algorithm;
 mod bucket;
 mod builder;
@@ -145,6 +155,7 @@ pub mod op;
 mod policy;
 mod quota;
 mod receipt;
+mod shadow;
 mod telemetry;
 mod told;
 mod verbs;
@@ -152,6 +163,7 @@ mod voids;
 mod wait;
 mod window;
 
+pub use accuracy::Accuracy;
 pub use algorithm::{Algorithm, Debit, Owed, Verbs};
 pub use bucket::BucketState;
 pub use builder::LimiterBuilder;
@@ -168,4 +180,5 @@ pub use log::LogState;
 pub use policy::{PolicyName, PolicyNameError};
 pub use quota::{BucketQuota, FixedQuota, GcraQuota, LogQuota, Quota, QuotaError, WindowQuota};
 pub use receipt::{Grant, Receipt, Refunded};
+pub use shadow::{Agreement, Divergence, FlippingKey, Opinion, Shadow, ShadowReport};
 pub use window::WindowState;

@@ -10,23 +10,25 @@ use fleetwide_core_traits::{
     Rejection, RejectionKind, Told,
 };
 use parking_lot::Mutex;
+use tokio::join;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::accuracy::sampler::Sampler;
 use crate::algorithm::Algorithm;
 use crate::combine::Combiner;
 pub(crate) use crate::counter::{Counter, Policy, by_algorithm};
 use crate::debts::push::Debtor;
 use crate::denials::{Asked, Denials};
 use crate::fallback::gate::Gate;
-use crate::fallback::share::Full;
 use crate::lease::table::Leases;
-use crate::op::{AtMost, Check, Delete, Once, Peek, Reset, cell};
+use crate::op::{AtMost, Check, Compared, Delete, Once, Peek, Reset, cell};
+use crate::shadow::ledger::Ledger;
 use crate::telemetry::Telemetry;
 use crate::voids::{Voids, Word};
 use crate::wait::Waiting;
 use crate::{
-    Answer, CheckError, Decision, Leasing, LimiterBuilder, PolicyName, Quota, ResetError, Source,
-    Unavailable, Verdict,
+    Answer, CheckError, Decision, Leasing, LimiterBuilder, PolicyName, Quota, ResetError,
+    Unavailable,
 };
 
 /// Limits how much each key may spend, over all instances that use the same backend, namespace and
@@ -55,6 +57,8 @@ pub(crate) struct Inner<E> {
     pub(crate) leasing: Option<Leasing>,
     pub(crate) leases: Option<Arc<Leases>>,
     pub(crate) voids: Option<Voids>,
+    pub(crate) shadow: Option<Arc<Ledger>>,
+    pub(crate) sampler: Option<Sampler>,
     pub(crate) waiting: Waiting,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) telemetry: Telemetry,
@@ -170,16 +174,20 @@ impl<E: Executor> Inner<E> {
         let key = cell::<A>(&self.namespace, &self.name, name)?;
         let check = Check::new(counter.quota, key, cost);
         let asked = self.asking(check.key());
-        let decision = match self.ask(self.combiner.run(&check)).await {
-            Ok(answer) => {
+        let beside = self.beside::<A>(name)?;
+        let decision = match self.ask(self.combiner.run(&check, beside.as_ref())).await {
+            Ok(Compared { answer, .. }) => {
                 let now = self.clock.now();
                 self.remember(counter.quota, name, asked, cost, &answer, now);
                 self.learn_rest(name, &answer, now);
                 counter.shared(check.key(), &answer, now)
             }
-            Err(until_probe) => self.stand_in(counter, check.key(), cost, until_probe),
+            Err(until_probe) => {
+                self.unjudged();
+                self.stand_in(counter, check.key(), cost, until_probe)
+            }
         };
-        self.telemetry.decided(&decision);
+        self.decided(name, cost, &decision);
         Ok(decision)
     }
 
@@ -201,11 +209,15 @@ impl<E: Executor> Inner<E> {
         counter: &Counter<A>,
         key: &[u8],
     ) -> Result<(), ResetError> {
-        let key = cell::<A>(&self.namespace, &self.name, key)?;
+        let name = key;
+        let key = cell::<A>(&self.namespace, &self.name, name)?;
         let _voided = self.voiding(&key, Word::key(&key));
         // What is owed is made good first, so that the reset leaves a mark behind which voids what
         // others owe.
-        match self.run_settled(&key, &Reset::new(counter.quota, key.clone())).await {
+        let reset = Reset::new(counter.quota, key.clone());
+        let aside = async { join!(self.reset_beside::<A>(name), self.forget_judged(name)) };
+        let (done, _) = join!(self.run_settled(&key, &reset), aside);
+        match done {
             Err(BackendError::Rejected(Rejection { kind: RejectionKind::WrongType, .. })) => {
                 self.run(&Delete::<A>::new(key.clone())).await?;
             }
@@ -221,7 +233,7 @@ impl<E: Executor> Inner<E> {
     /// The refusal of `cost` cells that is known to be true still, and counted as an answer.
     pub(crate) fn recall(&self, name: &[u8], cost: u32) -> Option<Decision> {
         let refused = self.denials.recall(name, cost, self.clock.now())?;
-        self.telemetry.decided(&refused);
+        self.decided(name, cost, &refused);
         Some(refused)
     }
 
@@ -255,10 +267,10 @@ impl<E: Executor> Inner<E> {
     ///
     /// # Errors
     /// The rung must answer; the backend is not asked before this time is over.
-    pub(crate) async fn ask(
+    pub(crate) async fn ask<T>(
         &self,
-        step: impl Future<Output = Result<Answer, BackendError>>,
-    ) -> Result<Answer, Duration> {
+        step: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, Duration> {
         let asking = self.gate.enter()?;
         let begun = self.clock.now();
         let result = step.await;
@@ -320,45 +332,6 @@ impl<E: Executor> Inner<E> {
             Err(_) => Err(BackendError::Unknown(Outage::Deadline(self.deadline))),
         }
     }
-
-    /// The rung's answer to a check.
-    pub(crate) fn stand_in<A: Algorithm>(
-        &self,
-        counter: &Counter<A>,
-        key: &Key,
-        cost: u32,
-        until_probe: Duration,
-    ) -> Decision {
-        let source = self.unavailable.source();
-        match (&counter.share, source) {
-            (Some(share), _) => match share.decide(key, cost, self.clock.now()) {
-                Ok(Some(verdict)) => Decision::new(verdict, source),
-                Ok(None) => refused(until_probe, source),
-                Err(Full) => {
-                    self.telemetry.share_full();
-                    refused(until_probe, source)
-                }
-            },
-            (None, Source::Open) => untouched(counter.quota, cost, source),
-            (None, _) => refused(until_probe, source),
-        }
-    }
-
-    /// The rung's answer to a peek.
-    fn stand_in_peek<A: Algorithm>(
-        &self,
-        counter: &Counter<A>,
-        key: &Key,
-        cost: u32,
-        until_probe: Duration,
-    ) -> Decision {
-        let source = self.unavailable.source();
-        match (&counter.share, source) {
-            (Some(share), _) => Decision::new(share.peek(key, cost, self.clock.now()), source),
-            (None, Source::Open) => untouched(counter.quota, 0, source),
-            (None, _) => refused(until_probe, source),
-        }
-    }
 }
 
 /// A step after which refusals from before it may be untrue. It ends with this, also if its caller
@@ -381,25 +354,6 @@ impl<E> Drop for Voiding<'_, E> {
             voids.tell(self.word.clone());
         }
     }
-}
-
-/// The answer of nobody: as for an unused key.
-fn untouched<A: Algorithm>(quota: A, cost: u32, source: Source) -> Decision {
-    let remaining = quota.cost_max() - cost;
-    let verdict = Verdict { is_allowed: true, remaining, retry_after_us: 0, reset_after_us: 0 };
-    Decision::new(verdict, source)
-}
-
-/// A refusal because the fleet's count cannot be asked: until it can.
-const fn refused(until_probe: Duration, source: Source) -> Decision {
-    let until_us = until_probe.as_micros() as u64;
-    let verdict = Verdict {
-        is_allowed: false,
-        remaining: 0,
-        retry_after_us: until_us,
-        reset_after_us: until_us,
-    };
-    Decision::new(verdict, source)
 }
 
 impl<E> Clone for Limiter<E> {

@@ -12,7 +12,7 @@ mod admission;
 mod builder;
 mod error;
 pub mod op;
-mod rule;
+pub(crate) mod rule;
 mod ruling;
 mod rung;
 mod script;

@@ -13,11 +13,15 @@ use crate::{Answer, Held, Mark, PolicyName, Verdict};
 mod batch;
 mod merge;
 mod once;
+mod shadowed;
 mod verbs;
 
+pub use crate::accuracy::op::{Admitted, Judge, Judgement, Made, exact, judged_cells};
 pub use batch::Batch;
 pub use merge::Merge;
 pub use once::{Once, id_cell};
+pub(crate) use shadowed::OfCandidate;
+pub use shadowed::{Compared, Shadowed, candidate_cell};
 pub use verbs::{AtMost, Block, Delete, Refund, Reset};
 
 /// The key of what `user_key` has spent of a policy, as algorithm `A` counts it.

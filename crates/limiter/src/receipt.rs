@@ -6,6 +6,7 @@ use std::time::Duration;
 use fleetwide_core_traits::{Key, MonoTime};
 
 use crate::algorithm::Debit;
+use crate::shadow::Lent;
 use crate::{Answer, Decision, Quota};
 
 /// What a call was granted.
@@ -33,6 +34,8 @@ pub struct Receipt {
     /// When time has surely given everything back, by the clock of this process. The server knows it
     /// too, but for a server whose clock went back, and came to the time of the call once more.
     pub(crate) worthless_at: MonoTime,
+    /// What the same call has spent of a candidate.
+    pub(crate) lent: Option<Box<Lent>>,
 }
 
 impl Receipt {
@@ -44,7 +47,19 @@ impl Receipt {
         }
         let all_back = Duration::from_micros(verdict.reset_after_us);
         let debit = Debit { cost, at, upto: at.plus(all_back), mark };
-        Some(Self { key: key.clone(), quota, debit, worthless_at: now.plus(all_back) })
+        let worthless_at = now.plus(all_back);
+        Some(Self { key: key.clone(), quota, debit, worthless_at, lent: None })
+    }
+
+    /// The same with what the call has spent of a candidate, if it has.
+    pub(crate) fn with_lent(mut self, key: Option<Key>, quota: Quota, answer: &Answer) -> Self {
+        let lent = key.filter(|_| answer.granted > 0).map(|key| {
+            let all_back = Duration::from_micros(answer.verdict.reset_after_us);
+            let Answer { at, granted: cost, mark, .. } = *answer;
+            Lent { key, quota, debit: Debit { cost, at, upto: at.plus(all_back), mark } }
+        });
+        self.lent = lent.map(Box::new);
+        self
     }
 
     /// The receipt for the last `cost` cells of it, which is as if they had been spent by a call of

@@ -3,7 +3,7 @@
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::fallback::gate::RungChange;
-use crate::{Decision, PolicyName, Source, Unavailable};
+use crate::{Decision, Divergence, PolicyName, Source, Unavailable};
 
 /// The handles of one limiter's metrics, all with the label `policy`.
 ///
@@ -145,6 +145,105 @@ impl LeaseTelemetry {
 
     pub(crate) fn given_back(&self, cells: u32) {
         self.returned.increment(cells.into());
+    }
+}
+
+/// What is said of a candidate, with the label `policy`, and one log line for the first call that it
+/// decides otherwise.
+///
+/// | Metric | Meaning |
+/// | --- | --- |
+/// | `fleetwide_limiter_shadow_judged_total` | calls that both decided; `real` and `candidate` are `allow` or `deny` |
+/// | `fleetwide_limiter_shadow_unjudged_total` | calls that the candidate has not seen |
+/// | `fleetwide_limiter_shadow_failures_total` | those of them for which its key held what is not its own |
+pub(crate) struct ShadowTelemetry {
+    policy: PolicyName,
+    /// By whether the real quota allows, and then by whether the candidate's does.
+    judged: [[Counter; 2]; 2],
+    unjudged: Counter,
+    failures: Counter,
+}
+
+impl ShadowTelemetry {
+    pub(crate) fn new(policy: &PolicyName) -> Self {
+        let label = || policy.as_str().to_owned();
+        let of = |real: &'static str, candidate: &'static str| {
+            counter!(
+                "fleetwide_limiter_shadow_judged_total",
+                "policy" => label(),
+                "real" => real,
+                "candidate" => candidate,
+            )
+        };
+        let pair = |real| [of(real, "deny"), of(real, "allow")];
+        Self {
+            policy: policy.clone(),
+            judged: [pair("deny"), pair("allow")],
+            unjudged: counter!("fleetwide_limiter_shadow_unjudged_total", "policy" => label()),
+            failures: counter!("fleetwide_limiter_shadow_failures_total", "policy" => label()),
+        }
+    }
+
+    pub(crate) fn judged(&self, real: bool, candidate: bool) {
+        self.judged[usize::from(real)][usize::from(candidate)].increment(1);
+    }
+
+    pub(crate) fn unjudged(&self) {
+        self.unjudged.increment(1);
+    }
+
+    pub(crate) fn failed(&self) {
+        self.failures.increment(1);
+    }
+
+    pub(crate) fn diverged(&self, first: &Divergence) {
+        let Divergence { key, cost, real, candidate, .. } = first;
+        let policy = self.policy.as_str();
+        tracing::info!(
+            policy,
+            key,
+            cost,
+            ?real,
+            ?candidate,
+            "limiter: the candidate decides otherwise for the first time"
+        );
+    }
+}
+
+/// What is said of the decisions over sampled keys, with the label `policy`.
+///
+/// | Metric | Meaning |
+/// | --- | --- |
+/// | `fleetwide_limiter_accuracy_allowed_total` | calls that were allowed, and judged |
+/// | `fleetwide_limiter_accuracy_allowed_cells_total` | their cells |
+/// | `fleetwide_limiter_accuracy_over_cells_total` | those of them that were above the quota |
+/// | `fleetwide_limiter_accuracy_refused_total` | calls that were refused, and judged |
+/// | `fleetwide_limiter_accuracy_under_refusals_total` | those of them that the quota had room for |
+/// | `fleetwide_limiter_accuracy_unjudged_total` | decisions that cannot be judged |
+/// | `fleetwide_limiter_accuracy_dropped_total` | decisions that were lost before they were judged |
+pub(crate) struct AccuracyTelemetry {
+    counters: [Counter; 7],
+}
+
+impl AccuracyTelemetry {
+    pub(crate) fn new(policy: &PolicyName) -> Self {
+        let label = || policy.as_str().to_owned();
+        Self {
+            counters: [
+                counter!("fleetwide_limiter_accuracy_allowed_total", "policy" => label()),
+                counter!("fleetwide_limiter_accuracy_allowed_cells_total", "policy" => label()),
+                counter!("fleetwide_limiter_accuracy_over_cells_total", "policy" => label()),
+                counter!("fleetwide_limiter_accuracy_refused_total", "policy" => label()),
+                counter!("fleetwide_limiter_accuracy_under_refusals_total", "policy" => label()),
+                counter!("fleetwide_limiter_accuracy_unjudged_total", "policy" => label()),
+                counter!("fleetwide_limiter_accuracy_dropped_total", "policy" => label()),
+            ],
+        }
+    }
+
+    /// Adds to the counter at `place` of the list above.
+    pub(crate) fn add(&self, place: usize, number: u64) {
+        self.counters[place].increment(number);
     }
 }
 

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use fleetwide_core_traits::{Executor, Key};
+use tokio::join;
 
 use crate::algorithm::Algorithm;
 use crate::counter::by_quota;
 use crate::limiter::{Counter, Inner, Limiter, by_algorithm};
-use crate::op::{AtMost, Block, Check, Refund, cell};
+use crate::op::{AtMost, Block, Check, Compared, Refund, cell};
 use crate::voids::Word;
 use crate::{
     Answer, CheckError, Decision, Grant, Receipt, RefundError, Refunded, ResetError, Source,
@@ -141,11 +142,25 @@ impl<E: Executor> Inner<E> {
         let key = cell::<A>(&self.namespace, &self.name, name)?;
         let check = Check::new(counter.quota, key.clone(), cost);
         let asked = self.asking(&key);
-        let answer = self.ask(self.combiner.run(&check)).await;
-        if let Ok(answer) = &answer {
-            self.remember(counter.quota, name, asked, cost, answer, self.clock.now());
+        let beside = self.beside::<A>(name)?;
+        let compared = self.ask(self.combiner.run(&check, beside.as_ref())).await;
+        match &compared {
+            Ok(Compared { answer, .. }) => {
+                self.remember(counter.quota, name, asked, cost, answer, self.clock.now());
+            }
+            Err(_) => self.unjudged(),
         }
-        Ok(self.grant(counter, &key, cost, answer))
+        let (answer, candidate) = match compared {
+            Ok(Compared { answer, candidate }) => (Ok(answer), candidate),
+            Err(until_probe) => (Err(until_probe), None),
+        };
+        let mut grant = self.grant(counter, &key, cost, answer);
+        if let (Some(ledger), Some(candidate)) = (&self.shadow, candidate) {
+            let lent = |receipt: Receipt| receipt.with_lent(beside, ledger.candidate(), &candidate);
+            grant.receipt = grant.receipt.map(lent);
+        }
+        self.decided(name, cost, &grant.decision);
+        Ok(grant)
     }
 
     async fn check_at_most<A: Algorithm>(
@@ -164,13 +179,16 @@ impl<E: Executor> Inner<E> {
         if let Some(refused) = self.recall(name, 1) {
             return Ok(Grant::of_nothing(refused));
         }
+        self.unjudged();
         let asked = self.asking(&key);
         let at_most = AtMost::new(counter.quota, key.clone(), cost);
         let answer = self.ask(self.spend(counter, &key, &at_most)).await;
         if let Ok(answer) = &answer {
             self.remember(counter.quota, name, asked, 1, answer, self.clock.now());
         }
-        Ok(self.grant(counter, &key, cost, answer))
+        let grant = self.grant(counter, &key, cost, answer);
+        self.decided(name, grant.granted.max(1), &grant.decision);
+        Ok(grant)
     }
 
     /// The grant of an answer, or of the rung.
@@ -181,7 +199,7 @@ impl<E: Executor> Inner<E> {
         cost: u32,
         answer: Result<Answer, Duration>,
     ) -> Grant {
-        let grant = match answer {
+        match answer {
             Ok(answer) => {
                 let now = self.clock.now();
                 let receipt = Receipt::new(key, counter.quota.into(), &answer, now);
@@ -193,9 +211,7 @@ impl<E: Executor> Inner<E> {
                 let granted = if decision.is_allowed() { cost } else { 0 };
                 Grant { decision, granted, receipt: None }
             }
-        };
-        self.telemetry.decided(&grant.decision);
-        grant
+        }
     }
 
     async fn refund<A: Algorithm>(
@@ -203,12 +219,17 @@ impl<E: Executor> Inner<E> {
         quota: A,
         receipt: Receipt,
     ) -> Result<Refunded, RefundError> {
-        let Receipt { key, debit, worthless_at, .. } = receipt;
+        let Receipt { key, debit, worthless_at, lent, .. } = receipt;
+        // The candidate may take longer to earn it back.
+        let lent = self.refund_lent::<A>(lent);
         if self.clock.now() >= worthless_at {
+            lent.await;
             return Ok(Refunded::Nothing);
         }
         let _voided = self.voiding(&key, Word::refusals(&key));
-        let given = self.run(&Refund::new(quota, key.clone(), debit)).await?;
+        let refund = Refund::new(quota, key.clone(), debit);
+        let (given, ()) = join!(self.run(&refund), lent);
+        let given = given?;
         self.debtor.debts.give_back(&key, given);
         Ok(match given {
             0 => Refunded::Nothing,
@@ -223,9 +244,12 @@ impl<E: Executor> Inner<E> {
         key: &[u8],
         duration: Duration,
     ) -> Result<Duration, ResetError> {
-        let key = cell::<A>(&self.namespace, &self.name, key)?;
+        let name = key;
+        let key = cell::<A>(&self.namespace, &self.name, name)?;
         let _voided = self.voiding(&key, Word::key(&key));
-        Ok(self.run(&Block::new(counter.quota, key, duration)).await?)
+        let block = Block::new(counter.quota, key, duration);
+        let (blocked, ()) = join!(self.run(&block), self.block_beside::<A>(name, duration));
+        Ok(blocked?)
     }
 }
 

@@ -143,8 +143,9 @@ impl<E: Executor> Limiter<E> {
             // It may be its turn just now, and it was not asked yet.
             Err(_) => return Err(WaitError::TimedOut),
         }
+        inner.unjudged();
         let decision = inner.ask_until(counter, attempt, &place, until).await;
-        inner.telemetry.decided(&decision);
+        inner.decided(name, cost, &decision);
         Ok(decision)
     }
 }

@@ -1,4 +1,5 @@
-//! What operators see: one log line, one metric and one call of the hook per rung entered or left.
+//! What operators see: one log line, one metric and one call of the hook per rung entered or left, and
+//! how a candidate does.
 
 mod support;
 
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fleetwide_core_traits::Namespace;
-use fleetwide_limiter::{Limiter, Quota, Source, Unavailable};
+use fleetwide_limiter::{Limiter, Quota, Shadow, Source, Unavailable};
 use fleetwide_redis_backend::{Redis, RedisUrl};
 use fleetwide_testkit::eventually;
 use metrics::{
@@ -140,4 +141,32 @@ async fn each_move_is_told_once_however_many_calls_there_are() {
     assert_eq!(metrics.get("fleetwide_limiter_rung_entered_total{policy=api,rung=deny}"), 1);
     assert!(metrics.get("fleetwide_limiter_failures_total{policy=api}") >= 1);
     assert!(metrics.get("fleetwide_limiter_backend_seconds{policy=api}") >= 1);
+}
+
+// Seen red: when each divergence is told.
+#[tokio::test]
+async fn candidate_is_counted_by_call_and_told_of_once() {
+    let (metrics, lines) = (Metrics::default(), Lines::default());
+    let _guard = tracing::subscriber::set_default(lines.clone());
+    let hour = Duration::from_secs(3600);
+    let [ten, five] = [10, 5].map(|max| Quota::sliding_window(max, hour).unwrap());
+    let namespace = Namespace::new("shop").unwrap();
+    let memory = fleetwide_mem_backend::Memory::new();
+    let options = Limiter::builder(memory.executor().clone(), &namespace, "api", ten)
+        .on_unavailable(Unavailable::Deny)
+        .shadow(Shadow::new(five));
+    let limiter = metrics::with_local_recorder(&metrics, || options.build()).unwrap();
+    for _ in 0..12 {
+        let _ = limiter.check("a").await.unwrap();
+    }
+    let _ = limiter.check_at_most("a", 1).await.unwrap();
+    let judged = |real, candidate| {
+        let labels = format!("policy=api,real={real},candidate={candidate}");
+        metrics.get(&format!("fleetwide_limiter_shadow_judged_total{{{labels}}}"))
+    };
+    assert_eq!((judged("allow", "allow"), judged("allow", "deny")), (5, 5));
+    assert_eq!((judged("deny", "deny"), judged("deny", "allow")), (2, 0));
+    assert_eq!(metrics.get("fleetwide_limiter_shadow_unjudged_total{policy=api}"), 1);
+    assert_eq!(metrics.get("fleetwide_limiter_shadow_failures_total{policy=api}"), 0);
+    assert_eq!(lines.0.lock().as_slice(), &[Level::INFO]);
 }

@@ -13,13 +13,14 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::{Answer, Quota};
+use crate::Quota;
+use crate::op::Compared;
 
 /// Locks. Callers of different keys rarely meet at one.
 const SHARDS: usize = 16;
 
 /// What a waiter is told.
-pub(super) type Reply = Result<Answer, BackendError>;
+pub(super) type Reply = Result<Compared, BackendError>;
 
 pub(super) struct Lanes {
     shards: Box<[Mutex<HashMap<Key, Lane, RandomState>>]>,

@@ -85,7 +85,7 @@ impl<E: Executor> Limiter<E> {
             reset_after_us: reset_at.since(now).as_micros() as u64,
         };
         let decision = Decision::new(verdict, Source::Leased);
-        inner.telemetry.decided(&decision);
+        inner.decided(name, cost, &decision);
         Some(decision)
     }
 

@@ -20,7 +20,7 @@ pub enum Rule {
 
 impl Rule {
     /// The last part of its keys but for its name.
-    pub(super) const fn part(&self) -> &'static str {
+    pub(crate) const fn part(&self) -> &'static str {
         match self {
             Self::Rate(Quota::Gcra(_)) => GcraQuota::PART,
             Self::Rate(Quota::SlidingWindow(_)) => WindowQuota::PART,
@@ -32,7 +32,7 @@ impl Rule {
     }
 
     /// Its number in `lua/multi.lua`.
-    pub(super) const fn kind(&self) -> u64 {
+    pub(crate) const fn kind(&self) -> u64 {
         match self {
             Self::Rate(Quota::Gcra(_)) => 1,
             Self::Rate(Quota::SlidingWindow(_)) => 2,
@@ -72,7 +72,7 @@ macro_rules! by_quota {
 pub(super) use by_quota;
 
 /// What is kept of one level.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LevelState {
     /// By GCRA.
     Gcra(Held<GcraState>),
@@ -110,7 +110,7 @@ impl LevelState {
 }
 
 /// An algorithm whose state is that of a level.
-pub(super) trait Rated: Algorithm {
+pub(crate) trait Rated: Algorithm {
     fn held(state: &LevelState) -> Option<&Held<Self::State>>;
     fn level(held: Held<Self::State>) -> LevelState;
 }

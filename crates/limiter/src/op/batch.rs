@@ -76,15 +76,19 @@ impl<A: Algorithm> AtomicOp for Batch<A> {
     }
 
     fn decode(&self, reply: Wire) -> Result<Vec<Answer>, Malformed> {
-        let reply = reply.into_bytes()?;
-        let replies = self.costs.len() * REPLY_BYTES;
-        let Some((replies, tail)) = reply.split_at_checked(replies) else {
-            return Err(Malformed::new("an answer for each cost", "fewer of them"));
-        };
-        let tail = Tail::read(tail)?;
-        let each = self.costs.iter().zip(replies.chunks_exact(REPLY_BYTES));
-        each.map(|(&cost, bytes)| answer(bytes, cost, &tail)).collect()
+        decode_answers(reply, &self.costs)
     }
+}
+
+/// Reads the answers to `costs`.
+pub(super) fn decode_answers(reply: Wire, costs: &[u32]) -> Result<Vec<Answer>, Malformed> {
+    let reply = reply.into_bytes()?;
+    let Some((replies, tail)) = reply.split_at_checked(costs.len() * REPLY_BYTES) else {
+        return Err(Malformed::new("an answer for each cost", "fewer of them"));
+    };
+    let tail = Tail::read(tail)?;
+    let each = costs.iter().zip(replies.chunks_exact(REPLY_BYTES));
+    each.map(|(&cost, bytes)| answer(bytes, cost, &tail)).collect()
 }
 
 /// What is the same for all costs.

@@ -16,6 +16,8 @@ impl LogQuota {
     /// The largest maximum. A log keeps the time of each cell, and every call reads all of it.
     pub const MAX: u32 = 128;
 
+    const JUDGE_MAX: u32 = 4_096;
+
     /// `max` cells in any interval as long as `window`, which is rounded up to whole microseconds.
     ///
     /// # Errors
@@ -25,6 +27,12 @@ impl LogQuota {
             max @ ..=Self::MAX => Ok(Self { max, window_us: micros(window)? }),
             max => Err(QuotaError::LogTooLong { max }),
         }
+    }
+
+    /// The log by which others' decisions are judged, off their path; `None` if it is too long even
+    /// for that: more than 4,096 cells, of 28 KB.
+    pub(crate) const fn judge(max: u32, window_us: u64) -> Option<Self> {
+        if max <= Self::JUDGE_MAX { Some(Self { max, window_us }) } else { None }
     }
 
     /// How many cells an unused key has.
