@@ -13,7 +13,8 @@ pub(crate) struct Problem {
     title: &'static str,
     detail: String,
     retry_after: Option<Duration>,
-    members: Map<String, Value>,
+    /// Not a map yet: errors are passed up by value, and most have none.
+    members: Vec<(String, Value)>,
 }
 
 /// What a caller does best while Redis is away: it comes back within seconds, or not soon.
@@ -22,7 +23,7 @@ const OUTAGE_RETRY: Duration = Duration::from_secs(1);
 impl Problem {
     pub(crate) fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self { status, title, detail, retry_after: None, members: Map::new() }
+        Self { status, title, detail, retry_after: None, members: Vec::new() }
     }
 
     /// 400: the request itself is wrong, and stays wrong.
@@ -48,14 +49,14 @@ impl Problem {
 
     /// Adds a member of the problem's own.
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(name.to_owned(), value.into());
+        self.members.push((name.to_owned(), value.into()));
         self
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut body = self.members;
+        let mut body = Map::from_iter(self.members);
         // The status says it all; the layer before `/limited` has kinds of its own.
         body.insert("type".to_owned(), json!("about:blank"));
         body.insert("title".to_owned(), json!(self.title));

@@ -186,7 +186,7 @@ async fn calls_dropped_anywhere_hinder_nobody() {
     let id = put(&s, "k", "v").await.id.unwrap();
     Drops::new()
         .run(
-            || s.put("k", "dropped".to_owned()),
+            || Box::pin(s.put("k", "dropped".to_owned())),
             async |_| {
                 // Nobody knows whether a dropped write was carried out, so its key is invalidated
                 // once more, a moment later. That would take `after` along, or keep it
