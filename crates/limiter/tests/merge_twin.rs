@@ -30,6 +30,7 @@ const STEPS: usize = 12;
 /// How long a key must still live: on the server, time goes on while the simulated clock stands.
 const LIFE_MIN: Duration = Duration::from_secs(120);
 
+// Seen red: when a merge is written without a ttl.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gcra_merges_in_lua_and_in_rust_alike() {
     play_all::<GcraQuota>().await;
