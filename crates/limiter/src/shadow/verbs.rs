@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use fleetwide_core_traits::{AtomicOp, BackendError, Executor, Key, KeyError};
+use fleetwide_core_traits::{
+    AtomicOp, BackendError, Executor, Key, KeyError, Rejection, RejectionKind,
+};
 
 use crate::algorithm::{Algorithm, Debit};
 use crate::counter::by_quota;
@@ -54,8 +56,9 @@ impl<E: Executor> Inner<E> {
         let Some((key, quota)) = self.candidate_of::<A>(name) else { return };
         by_quota!(quota, quota => {
             let reset = Reset::new(quota, key.clone());
-            if self.run_beside::<A, _, _>(quota, reset).await.is_err() {
-                // Whatever is in its place.
+            if let Err(BackendError::Rejected(Rejection { kind: RejectionKind::WrongType, .. })) =
+                self.run_beside::<A, _, _>(quota, reset).await
+            {
                 _ = self.run(&Delete::<A>::new(key)).await;
             }
         });
