@@ -23,7 +23,8 @@ const MAX: u64 = 100_000;
 const BURST: u64 = 100_000;
 
 /// What stands between ours and the floor.
-const OVERHEAD: &str = "below the floor: naming the key, a second deadline, counting and timing, and what a failover would have to make good";
+const OVERHEAD: &str = "below the floor: naming the key, a second deadline, counting and timing, and \
+     what a failover would have to make good";
 
 /// So much that one key is not used up at the speed of leases.
 const HOT_MAX: u64 = 4_000_000_000;
