@@ -71,9 +71,12 @@ fn main() {
          meanwhile.",
     );
     answer.note(
-        "`trypema` is 1.1.0, because 2.x does not build beside another peer; it asks for Redis 7.2, and ran on the one of this machine. `limitador` needs OpenSSL \
-         to build, which this workspace does not depend on, and `tower-redis-cell` needs a module \
-         in the server; they are not among the rows.",
+        "`tower-rate-limit-redis` connects with Nagle's algorithm, as the client library does by \
+         default: it gathers small writes, which pays on a loopback device and costs on a network. \
+         `trypema` is 1.1.0, because 2.x does not build beside another peer; it asks for Redis 7.2, \
+         and ran on the one of this machine. `limitador` needs OpenSSL to build, which this workspace \
+         does not depend on, and `tower-redis-cell` needs a module in the server; they are not among \
+         the rows.",
     );
     answer.keep("limiter_peers");
 }

@@ -67,9 +67,9 @@ impl<E: Executor> Limiter<E> {
     ///
     /// Calls of this process wait for one key in the order in which they came, whatever they cost,
     /// and only the first of them asks. Other calls, and those of other instances, can spend before
-    /// it; then it waits on. A call that is not polled keeps its place. A question without an answer is asked again as long as others are
-    /// answered, and spends once. Each allowed call keeps one more key for a minute, as
-    /// [`check_idempotent`](Self::check_idempotent) does.
+    /// it; then it waits on. A call that is not polled keeps its place. A question without an answer is
+    /// asked again as long as others are answered, and spends once. Each allowed call keeps one more key
+    /// for a minute, as [`check_idempotent`](Self::check_idempotent) does.
     ///
     /// While the backend is away, the rung answers:
     /// - `Allow`: the call goes on at once.
