@@ -76,6 +76,16 @@ impl Server {
         cut.expect("an admin may do that");
     }
 
+    /// Stops it where it stands (`SIGSTOP`): its connections stay open, and nothing answers.
+    pub fn freeze(&self) {
+        self.server.stop();
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.server.cont();
+    }
+
     /// A URL with all rights, for peers that need more commands than we do.
     pub fn url_for_peers(&self) -> String {
         self.server.admin_url()
