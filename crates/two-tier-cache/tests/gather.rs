@@ -127,8 +127,7 @@ impl<E: Executor> Executor for Distant<E> {
     }
 }
 
-/// Red where a read that was dropped is counted for ever, and where it takes the errand along that it
-/// has begun.
+/// Red where a read that was dropped is counted for ever.
 #[tokio::test(start_paused = true)]
 async fn a_read_among_others_can_be_dropped_anywhere() {
     let counts = Counted::new(Memory::new().executor().clone());
