@@ -6,7 +6,7 @@ use fleetwide_benches::{
     Answer, Contest, Effort, Measure, Row, Server, Work, cold, on_tasks, runtime,
 };
 
-/// How ours can be faster than the floor.
+/// How ours keeps up with the floor, which does less.
 const TOGETHER: &str = "reads that are under way at the same time go out together, as one `MGET`";
 
 fn main() {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::ask::Ask;
 use crate::cache::{Inner, UNKNOWN};
-use crate::entry::{Entry, Freshness, Head, Hit, Kept, L1Entry, Tier};
+use crate::entry::{Entry, Freshness, Head, Hit, Kept, Tier};
 use crate::floors::Pass;
 use crate::key::CacheKey;
 use crate::ops::{Found, Lookup, Reader, Versions};
@@ -181,19 +181,6 @@ where
             Looked::Fresh(hit)
         } else {
             Looked::Stale(hit.stale())
-        }
-    }
-
-    /// Puts something into L1, unless it would take too much of it.
-    pub(crate) fn keep(&self, key: &K, kept: Kept<V>, weight: u32) {
-        if weight <= self.settings.l1_value_bytes_max || !self.settings.l2 {
-            let head = kept.head();
-            let turn = self.floors.turn(head.pass.stripe);
-            let is_late = || self.floors.admit_apart(&head.pass, &head.tags).is_none();
-            if turn.is_some() && is_late() {
-                return;
-            }
-            self.local.insert(key.clone(), L1Entry(kept), weight);
         }
     }
 

@@ -65,6 +65,7 @@ mod gather;
 #[cfg(test)]
 mod golden;
 mod guard;
+mod keep;
 mod key;
 #[cfg(feature = "encryption")]
 mod key_ring;

@@ -14,12 +14,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout, timeout_at};
 
 use crate::ask::{Ask, Recalled};
-use crate::cache::{Inner, Keep};
+use crate::cache::Inner;
 use crate::context::{BoxError, LoadContext, Loaded, Loader, Said};
 use crate::entry::{Answer, Freshness, Head, Hit, Tier};
 use crate::error::{LoadError, WriteError};
 use crate::flight::Leader;
 use crate::floors::Pass;
+use crate::keep::Keep;
 use crate::key::CacheKey;
 use crate::l2::{Looked, went_back};
 use crate::load::Landed;

@@ -12,10 +12,11 @@ use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use crate::cache::{Inner, Keep};
+use crate::cache::Inner;
 use crate::entry::{Kept, L1Entry};
 use crate::error::WriteError;
 use crate::floors::Pass;
+use crate::keep::Keep;
 use crate::key::CacheKey;
 use crate::recovery::Target;
 use crate::token::WriteToken;

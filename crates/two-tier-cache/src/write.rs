@@ -8,8 +8,9 @@ use fleetwide_core_traits::log::AppendError;
 use fleetwide_core_traits::{Executor, KeyError, Ttl};
 
 use crate::body;
-use crate::cache::{Cache, Inner, Keep, checked_wire};
+use crate::cache::{Cache, Inner, checked_wire};
 use crate::error::WriteError;
+use crate::keep::Keep;
 use crate::key::CacheKey;
 use crate::ops::{Bump, Clear, EntryKeys, Invalidate, Put};
 use crate::options::{PutOptions, WriteOptions};
