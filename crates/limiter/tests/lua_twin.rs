@@ -7,7 +7,6 @@
 mod support;
 
 use std::collections::HashMap;
-use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,17 +67,14 @@ async fn log_in_lua_and_in_rust_decide_and_store_the_same() {
 }
 
 async fn play_all<A: Slow>() {
-    let count = match env::var("FLEETWIDE_HISTORIES") {
-        Ok(text) => text.parse().expect("FLEETWIDE_HISTORIES is a number"),
-        Err(_) => HISTORIES,
-    };
+    let count = support::twin::histories(HISTORIES);
     let seed = fleetwide_testkit::seed();
     let mut rng = seed.rng();
     let server = support::server().await;
     let mut both = Both::new(&server).await;
     for _ in 0..count.div_ceil(ABREAST) {
         play::<A>(&mut both, &mut rng).await;
-        assert_all_keys_expire(&server).await;
+        support::twin::no_key_is_immortal(&server).await;
     }
 }
 
@@ -277,18 +273,6 @@ fn is_over<A: Slow>(stored: &[u8], now: u64) -> bool {
     let (preface, state) = preface.split_at(48);
     let until = |at: usize| u64::from_be_bytes(preface[at..at + 8].try_into().expect("8 bytes"));
     until(32).max(until(40)) <= now && (state.is_empty() || A::is_over(state, now))
-}
-
-/// A key without a ttl would stay for ever.
-async fn assert_all_keys_expire(server: &RedisServer) {
-    let count_and_flush = "local immortal = 0 \
-        for _, key in ipairs(redis.call('KEYS', '*')) do \
-          if redis.call('PTTL', key) < 0 then immortal = immortal + 1 end \
-        end \
-        redis.call('FLUSHALL') \
-        return immortal";
-    let reply = server.admin(&["EVAL", count_and_flush, "0"]).await.expect("a script of our own");
-    assert_eq!(reply.as_integer(), Some(0), "keys without a ttl");
 }
 
 /// Any of the verbs, so that one pipeline carries them mixed; those that spend with their quota.

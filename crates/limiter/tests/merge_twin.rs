@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,23 +41,13 @@ async fn window_merges_in_lua_and_in_rust_alike() {
 }
 
 async fn play_all<A: Slow>() {
-    let count = match env::var("FLEETWIDE_HISTORIES") {
-        Ok(text) => text.parse().expect("FLEETWIDE_HISTORIES is a number"),
-        Err(_) => HISTORIES,
-    };
+    let count = support::twin::histories(HISTORIES);
     let mut rng = fleetwide_testkit::seed().rng();
     let server = support::server().await;
     let mut merged = 0;
     for _ in 0..count.div_ceil(ABREAST) {
         merged += play::<A>(&server, &mut rng).await;
-        let immortal = "local immortal = 0 \
-            for _, key in ipairs(redis.call('KEYS', '*')) do \
-              if redis.call('PTTL', key) < 0 then immortal = immortal + 1 end \
-            end \
-            redis.call('FLUSHALL') \
-            return immortal";
-        let reply = server.admin(&["EVAL", immortal, "0"]).await.expect("a script of our own");
-        assert_eq!(reply.as_integer(), Some(0), "keys without a ttl");
+        support::twin::no_key_is_immortal(&server).await;
     }
     assert!(merged > count, "{merged} merges in {count} histories changed anything");
 }

@@ -4,14 +4,13 @@
 
 mod support;
 
-use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fleetwide_core_traits::{
-    ArgSink, AtomicOp, Clock, Effects, ExecutorExt, Key, Malformed, Namespace, Script, ScriptClock,
-    ServerTime, Wire,
+    ArgSink, AtomicOp, Clock, Effects, ExecutorExt, Key, Malformed, Namespace, Script, ServerTime,
+    Wire,
 };
 use fleetwide_limiter::op::{Block, Check, Delete, Once, Reset, cell, id_cell};
 use fleetwide_limiter::{
@@ -59,28 +58,15 @@ async fn log_answers_a_request_once_in_lua_as_in_rust() {
 }
 
 async fn play_all<A: Slow>() {
-    let count = match env::var("FLEETWIDE_HISTORIES") {
-        Ok(text) => text.parse().expect("FLEETWIDE_HISTORIES is a number"),
-        Err(_) => HISTORIES,
-    };
+    let count = support::twin::histories(HISTORIES);
     let seed = fleetwide_testkit::seed();
     let mut rng = seed.rng();
     let clock = SimClock::new();
     let server = support::server().await;
-    let redis = support::redis(&server, |builder| {
-        builder.clock(Arc::new(clock.clone())).script_clock(ScriptClock::Argument)
-    });
-    let redis = redis.await.executor();
+    let redis = support::twin::redis_by(&clock, &server).await;
     for _ in 0..count.div_ceil(ABREAST) {
         play::<A>(&clock, &redis, &mut rng).await;
-        let immortal = "local immortal = 0 \
-            for _, key in ipairs(redis.call('KEYS', '*')) do \
-              if redis.call('PTTL', key) < 0 then immortal = immortal + 1 end \
-            end \
-            redis.call('FLUSHALL') \
-            return immortal";
-        let reply = server.admin(&["EVAL", immortal, "0"]).await.expect("a script of our own");
-        assert_eq!(reply.as_integer(), Some(0), "keys without a ttl");
+        support::twin::no_key_is_immortal(&server).await;
     }
 }
 

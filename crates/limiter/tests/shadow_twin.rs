@@ -4,15 +4,14 @@
 mod support;
 
 use std::collections::HashMap;
-use std::env;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fleetwide_core_traits::{
-    ArgSink, AtomicOp, Clock, Effects, ExecutorExt, Key, Malformed, Namespace, Script, ScriptClock,
-    ServerTime, Wire,
+    ArgSink, AtomicOp, Clock, Effects, ExecutorExt, Key, Malformed, Namespace, Script, ServerTime,
+    Wire,
 };
 use fleetwide_limiter::op::{Shadowed, candidate_cell, cell};
 use fleetwide_limiter::{
@@ -103,19 +102,13 @@ struct Both {
 // Seen red: when the script has the candidate decide on the real key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_sides_in_lua_and_in_rust_decide_and_store_the_same() {
-    let count = match env::var("FLEETWIDE_HISTORIES") {
-        Ok(text) => text.parse().expect("FLEETWIDE_HISTORIES is a number"),
-        Err(_) => HISTORIES,
-    };
+    let count = support::twin::histories(HISTORIES);
     let seed = fleetwide_testkit::seed();
     let mut rng = seed.rng();
     let clock = SimClock::new();
     let memory = Memory::builder().clock(Arc::new(clock.clone())).build().executor().clone();
     let server = support::server().await;
-    let redis = support::redis(&server, |builder| {
-        builder.clock(Arc::new(clock.clone())).script_clock(ScriptClock::Argument)
-    });
-    let redis = redis.await.executor();
+    let redis = support::twin::redis_by(&clock, &server).await;
     let both = Both { clock, memory, redis };
     for _ in 0..count.div_ceil(ABREAST) {
         both.play::<GcraQuota>(&mut rng).await;
@@ -123,14 +116,7 @@ async fn both_sides_in_lua_and_in_rust_decide_and_store_the_same() {
         both.play::<BucketQuota>(&mut rng).await;
         both.play::<FixedQuota>(&mut rng).await;
         both.play::<LogQuota>(&mut rng).await;
-        let immortal = "local immortal = 0 \
-            for _, key in ipairs(redis.call('KEYS', '*')) do \
-              if redis.call('PTTL', key) < 0 then immortal = immortal + 1 end \
-            end \
-            redis.call('FLUSHALL') \
-            return immortal";
-        let reply = server.admin(&["EVAL", immortal, "0"]).await.expect("a script of our own");
-        assert_eq!(reply.as_integer(), Some(0), "keys without a ttl");
+        support::twin::no_key_is_immortal(&server).await;
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) use rand::rngs::StdRng as Rng;
 use rand::{Rng as _, SeedableRng as _};
 
 mod others;
+pub(crate) mod twin;
 
 #[allow(unused_imports, reason = "each test file uses a part of it")]
 pub(crate) use others::{bucket, fixed, fixed_window_just_begun, log};
