@@ -46,7 +46,7 @@ impl Bus for RedisBus {
         publish.write_arg(channel.as_bytes());
         publish.write_arg(&payload);
         let shared = &self.handle.shared;
-        shared.command(&publish, shared.budget()).await?.into_unsigned()?;
+        shared.command(publish, shared.budget()).await?.into_unsigned()?;
         Ok(())
     }
 

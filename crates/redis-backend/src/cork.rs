@@ -8,6 +8,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// So many bytes are worth a packet of their own.
+const ENOUGH: usize = 1024;
+
 /// Lets the other ready tasks run once before bytes go to the socket.
 ///
 /// A shared connection writes as soon as it has nothing more to encode, and that is after a single
@@ -28,8 +31,8 @@ impl<S> Cork<S> {
         Self { stream, in_flight, waited: false }
     }
 
-    fn poll_turn(&mut self, context: &Context<'_>) -> Poll<()> {
-        if self.waited || self.in_flight.load(Ordering::Relaxed) < 2 {
+    fn poll_turn(&mut self, context: &Context<'_>, bytes: usize) -> Poll<()> {
+        if self.waited || bytes >= ENOUGH || self.in_flight.load(Ordering::Relaxed) < 2 {
             return Poll::Ready(());
         }
         self.waited = true;
@@ -55,7 +58,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cork<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_turn(context));
+        ready!(self.poll_turn(context, bytes.len()));
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -64,7 +67,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cork<S> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_turn(context));
+        ready!(self.poll_turn(context, slices.iter().map(|slice| slice.len()).sum()));
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 

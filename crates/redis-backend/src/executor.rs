@@ -68,10 +68,10 @@ impl Executor for RedisExecutor {
     async fn execute(&self, op: &mut dyn ErasedOp) -> Result<(), BackendError> {
         let shared = &self.handle.shared;
         let budget = self.budget();
-        let mut said = shared.send(&command_for(shared, op, Form::Hash), budget).await?;
+        let mut said = shared.send(command_for(shared, op, Form::Hash), budget).await?;
         if is_missing(&said.0) {
             shared.scripts.reload();
-            said = shared.send(&command_for(shared, op, Form::Text), budget.rest()).await?;
+            said = shared.send(command_for(shared, op, Form::Text), budget.rest()).await?;
         }
         answer(shared, op, said)
     }
@@ -166,7 +166,7 @@ async fn acknowledged(own: &mut Exclusive, replicas: Replicas, trip: Duration) -
     }
 }
 
-fn miscounted() -> BackendError {
+pub(crate) fn miscounted() -> BackendError {
     Malformed::new("a reply for each step", "another number of them").into()
 }
 

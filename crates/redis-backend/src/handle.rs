@@ -112,7 +112,7 @@ impl Redis {
     /// [`BackendError`] on an outage. Asking changes nothing.
     pub async fn info(&self) -> Result<Info, BackendError> {
         let shared = &self.handle.shared;
-        let reply = shared.command(&redis::cmd("INFO"), shared.budget()).await?;
+        let reply = shared.command(redis::cmd("INFO"), shared.budget()).await?;
         Info::parse(&reply.into_bytes()?)
     }
 

@@ -61,6 +61,7 @@ mod error;
 mod exclusive;
 mod executor;
 mod first_words;
+mod gather;
 mod handle;
 mod health;
 mod histories;

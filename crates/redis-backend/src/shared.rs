@@ -10,6 +10,7 @@ use fleetwide_core_traits::{
 };
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisResult, Value};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::backoff::Backoff;
 use crate::dial::Target;
+use crate::gather::{self, Call, Gather, Said};
 use crate::health::Board;
 use crate::histories::Histories;
 use crate::link::Link;
@@ -42,6 +44,9 @@ pub(crate) struct Shared {
     pub(crate) tried: watch::Sender<bool>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    /// That of the connections.
+    pub(crate) runtime: Handle,
+    pub(crate) gather: Gather,
 }
 
 /// The times and numbers that bound each call.
@@ -63,11 +68,11 @@ pub(crate) struct Lane {
 }
 
 /// The connection that a call got.
-struct Ride<'a> {
-    connection: MultiplexedConnection,
-    lane: &'a Lane,
-    number: u64,
-    epoch: Epoch,
+pub(crate) struct Ride<'a> {
+    pub(crate) connection: MultiplexedConnection,
+    pub(crate) lane: &'a Lane,
+    pub(crate) number: u64,
+    pub(crate) epoch: Epoch,
 }
 
 /// How long a call may take as a whole, and how long one trip to the server.
@@ -119,6 +124,8 @@ impl Shared {
             tried: watch::Sender::new(false),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            runtime: Handle::current(),
+            gather: Gather::default(),
         }
     }
 
@@ -132,8 +139,8 @@ impl Shared {
 
     /// One command and its reply.
     pub(crate) async fn command(
-        &self,
-        command: &Cmd,
+        self: &Arc<Self>,
+        command: Cmd,
         budget: Budget,
     ) -> Result<Wire, BackendError> {
         let (value, _) = self.send(command, budget).await?;
@@ -141,16 +148,34 @@ impl Shared {
     }
 
     /// One command and what the server says to it, which may be an error reply, and in which history
-    /// of its data.
-    pub(crate) async fn send(
-        &self,
-        command: &Cmd,
-        budget: Budget,
-    ) -> Result<(Value, Epoch), BackendError> {
-        let _place = self.enter()?;
+    /// of its data. Where many are under way, it goes out with others.
+    pub(crate) async fn send(self: &Arc<Self>, command: Cmd, budget: Budget) -> Said {
+        let place = self.enter()?;
+        if place.before >= gather::ALONE_MAX && gather::is_small(&command) {
+            return self.send_with_others(command, budget).await;
+        }
         let (mut ride, (by, within)) = self.ride(budget).await?;
-        let sent = timeout_at(by, ride.connection.send_packed_command(command)).await;
+        let sent = timeout_at(by, ride.connection.send_packed_command(&command)).await;
         arrived(sent.ok(), &ride, within)
+    }
+
+    async fn send_with_others(self: &Arc<Self>, command: Cmd, budget: Budget) -> Said {
+        // While there is no connection, it may have to wait for the first one.
+        let (by, within) = if self.is_standing() {
+            budget.trip()
+        } else {
+            self.first_ride(budget).await?;
+            budget.rest().trip()
+        };
+        let (call, answered) = Call::new(command, (by, within));
+        Gather::send(self, call);
+        match timeout_at(by, answered).await {
+            Ok(Ok(said)) => said,
+            Ok(Err(_)) => Err(BackendError::Unknown(Outage::Disconnected(
+                "the runtime of the connection has ended".to_owned(),
+            ))),
+            Err(_) => Err(BackendError::Unknown(Outage::Deadline(within))),
+        }
     }
 
     /// Several commands in one trip. The list has one value per command.
@@ -206,8 +231,9 @@ impl Shared {
     /// Takes one of the places for waiting calls, or says that all are taken.
     fn enter(&self) -> Result<Place<'_>, BackendError> {
         let max = self.limits.in_flight_max;
-        let place = Place(&self.target.in_flight);
-        if place.0.fetch_add(1, Ordering::Relaxed) >= max {
+        let in_flight = &self.target.in_flight;
+        let place = Place { in_flight, before: in_flight.fetch_add(1, Ordering::Relaxed) };
+        if place.before >= max {
             // Dropping `place` gives back what was just taken.
             return Err(BackendError::NotSent(Outage::Saturated(max)));
         }
@@ -221,7 +247,7 @@ impl Shared {
         }
     }
 
-    fn standing_ride(&self) -> Option<Ride<'_>> {
+    pub(crate) fn standing_ride(&self) -> Option<Ride<'_>> {
         let count = self.lanes.len();
         let first = if count == 1 { 0 } else { self.turn.fetch_add(1, Ordering::Relaxed) };
         (0..count).find_map(|step| {
@@ -246,8 +272,17 @@ impl Shared {
         if timeout_at(budget.start + within, tried.wait_for(|tried| *tried)).await.is_err() {
             return Err(BackendError::NotSent(Outage::Deadline(within)));
         }
-        self.standing_ride()
-            .ok_or_else(|| BackendError::NotSent(Outage::Down(self.board.why_down())))
+        self.standing_ride().ok_or_else(|| self.down())
+    }
+
+    /// What a call is told for which there is no connection.
+    pub(crate) fn down(&self) -> BackendError {
+        BackendError::NotSent(Outage::Down(self.board.why_down()))
+    }
+
+    fn is_standing(&self) -> bool {
+        let stands = |lane: &Lane| lane.link.load().as_ref().is_some_and(|link| !link.is_closed());
+        self.lanes.iter().any(stands)
     }
 }
 
@@ -270,7 +305,7 @@ fn arrived<T>(
 impl Lane {
     /// Has the connection `number` examined, unless another one took its place already.
     #[cold]
-    fn doubt_link(&self, number: u64) {
+    pub(crate) fn doubt_link(&self, number: u64) {
         if self.link.load().as_ref().is_some_and(|link| link.number == number) {
             self.doubt.notify_one();
         }
@@ -278,10 +313,14 @@ impl Lane {
 }
 
 /// One of the places for waiting calls.
-struct Place<'a>(&'a AtomicUsize);
+struct Place<'a> {
+    in_flight: &'a AtomicUsize,
+    /// How many there were.
+    before: usize,
+}
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -21,7 +21,7 @@ impl RedisStore {
 
     async fn command(&self, command: Cmd) -> Result<Wire, BackendError> {
         let shared = &self.handle.shared;
-        shared.command(&command, shared.budget()).await
+        shared.command(command, shared.budget()).await
     }
 }
 

@@ -171,7 +171,7 @@ pub(crate) async fn refusals(shared: Arc<Shared>) {
     }
 }
 
-async fn watch_refusals(shared: &Shared) {
+async fn watch_refusals(shared: &Arc<Shared>) {
     loop {
         shared.board.refusal.notified().await;
         while shared.board.has_refusals() {
@@ -192,13 +192,13 @@ async fn watch_refusals(shared: &Shared) {
 
 /// Whether the server could be asked about its memory; if there is room again, the refusal is
 /// forgotten.
-async fn ask_about_memory(shared: &Shared) -> bool {
+async fn ask_about_memory(shared: &Arc<Shared>) -> bool {
     if !shared.board.is_refusing(&Trouble::OutOfMemory) {
         return false;
     }
     let mut info = redis::cmd("INFO");
     info.arg("memory");
-    let Ok(Wire::Bytes(text)) = shared.command(&info, shared.budget()).await else { return false };
+    let Ok(Wire::Bytes(text)) = shared.command(info, shared.budget()).await else { return false };
     let field = |name| crate::info::number(&text, name);
     let (Some(used), Some(max)) = (field("used_memory"), field("maxmemory")) else { return false };
     // What the server itself does not count against the limit.
