@@ -185,7 +185,7 @@ impl<E: Executor> LimiterBuilder<E> {
     pub fn build(self) -> Result<Limiter<E>, ConfigError> {
         let name = PolicyName::new(&self.name)?;
         let unavailable = self.unavailable.ok_or(ConfigError::NoRung)?;
-        let instances = instances_of(unavailable)?;
+        let instances = instances_of(unavailable, self.membership.as_ref())?;
         if self.deadline < DEADLINE_MIN {
             return Err(ConfigError::Deadline(self.deadline));
         }
@@ -273,7 +273,7 @@ impl<E: Executor> LimiterBuilder<E> {
         }))
     }
 
-    fn counter<A: Algorithm>(&self, quota: A, least: Option<NonZeroU32>) -> Counter<A> {
+    fn counter<A: Algorithm>(&self, quota: A, instances: Option<Instances>) -> Counter<A> {
         let scripts = [A::check_script(), A::peek_script(), A::once_script()];
         let verbs = A::verbs().scripts();
         let some = [A::batch_script(), A::merge_script()];
@@ -286,8 +286,7 @@ impl<E: Executor> LimiterBuilder<E> {
             let verbs = by_quota!(candidate, candidate => verbs_of(candidate));
             self.executor.prepare(&[&[Shadowed::<A>::SCRIPT][..], &verbs].concat());
         }
-        let among = |least| Instances { least, membership: self.membership.clone() };
-        let share = least.map(|least| Share::new(quota, among(least), self.share_keys_max));
+        let share = instances.map(|instances| Share::new(quota, instances, self.share_keys_max));
         Counter { quota, share }
     }
 }
@@ -303,14 +302,15 @@ pub(crate) const fn hysteresis(probe_every: Duration) -> Hysteresis {
 }
 
 /// The instances that share a quota while the backend is away, if they do.
-pub(crate) const fn instances_of(
+pub(crate) fn instances_of(
     unavailable: Unavailable,
-) -> Result<Option<NonZeroU32>, ConfigError> {
+    membership: Option<&Arc<dyn Membership>>,
+) -> Result<Option<Instances>, ConfigError> {
     match unavailable {
-        Unavailable::LocalShare { instances } => match NonZeroU32::new(instances) {
-            None => Err(ConfigError::NoInstances),
-            some => Ok(some),
-        },
+        Unavailable::LocalShare { instances } => {
+            let least = NonZeroU32::new(instances).ok_or(ConfigError::NoInstances)?;
+            Ok(Some(Instances { least, membership: membership.cloned() }))
+        }
         Unavailable::Allow | Unavailable::Deny => Ok(None),
     }
 }

@@ -24,6 +24,7 @@ use super::lease::{Lease, Spot};
 use super::op::{Release, Renew};
 use crate::Unavailable;
 use crate::fallback::backend::Backend;
+use crate::fallback::share::Instances;
 
 /// Some tens of megabytes.
 pub(crate) const LIVE_MAX: usize = 65_536;
@@ -332,12 +333,16 @@ pub(crate) fn held_until(quota: ConcurrencyQuota, asked_at: MonoTime) -> MonoTim
 }
 
 /// How many permits of a key this process may hold by itself while the backend gives no answer;
-/// `None`: any number.
-pub(crate) fn share_of(quota: ConcurrencyQuota, unavailable: Unavailable) -> Option<u32> {
-    match unavailable {
-        Unavailable::Allow => None,
-        Unavailable::Deny => Some(0),
-        Unavailable::LocalShare { instances } => Some((quota.max() / instances.max(1)).max(1)),
+/// `None`: any number. What is held stays held when there come to be more `instances`.
+pub(crate) fn share_of(
+    quota: ConcurrencyQuota,
+    unavailable: Unavailable,
+    instances: Option<&Instances>,
+) -> Option<u32> {
+    match (unavailable, instances) {
+        (Unavailable::Allow, _) => None,
+        (_, Some(instances)) => Some((quota.max() / instances.assumed()).max(1)),
+        (_, None) => Some(0),
     }
 }
 

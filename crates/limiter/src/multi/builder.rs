@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetwide_core_traits::{Clock, Executor, Namespace, SystemClock};
+use fleetwide_core_traits::{Clock, Executor, Membership, Namespace, SystemClock};
 
 use super::op::AllOrNone;
 use super::rule::Rule;
@@ -30,6 +30,7 @@ use crate::{ConfigError, PolicyName, Quota, RungChange, Unavailable};
 /// | [`deadline`](Self::deadline) | 20 ms |
 /// | [`probe_every`](Self::probe_every) | 200 ms |
 /// | [`share_keys_max`](Self::share_keys_max) | 65,536 keys of each level |
+/// | [`membership`](Self::membership) | none |
 /// | [`on_rung_change`](Self::on_rung_change) | nothing |
 /// | [`clock`](Self::clock) | the system's |
 #[must_use = "a builder does nothing until `build`"]
@@ -43,6 +44,7 @@ pub struct LimitsBuilder<E> {
     deadline: Duration,
     probe_every: Duration,
     share_keys_max: usize,
+    membership: Option<Arc<dyn Membership>>,
     listener: Option<Listener>,
     clock: Arc<dyn Clock>,
 }
@@ -59,6 +61,7 @@ impl<E: Executor> LimitsBuilder<E> {
             deadline: DEADLINE_DEFAULT,
             probe_every: PROBE_EVERY_DEFAULT,
             share_keys_max: SHARE_KEYS_MAX_DEFAULT,
+            membership: None,
             listener: None,
             clock: Arc::new(SystemClock),
         }
@@ -105,6 +108,13 @@ impl<E: Executor> LimitsBuilder<E> {
         Self { share_keys_max, ..self }
     }
 
+    /// Sets what knows how many instances are up, for [`Unavailable::LocalShare`], which then divides
+    /// by that number where it is larger than the configured one. Default: nothing. It is asked for
+    /// each decision of an outage. The other rungs do not need it.
+    pub fn membership(self, membership: Arc<dyn Membership>) -> Self {
+        Self { membership: Some(membership), ..self }
+    }
+
     /// Sets what is told when the rung is entered or left. Default: nothing. It is called by the
     /// task that found out, so it must be quick.
     pub fn on_rung_change(self, told: impl Fn(&RungChange) + Send + Sync + 'static) -> Self {
@@ -124,7 +134,7 @@ impl<E: Executor> LimitsBuilder<E> {
     pub fn build(self) -> Result<Limits<E>, LimitsConfigError> {
         let name = PolicyName::new(&self.name).map_err(ConfigError::Name)?;
         let unavailable = self.unavailable.ok_or(ConfigError::NoRung)?;
-        let instances = instances_of(unavailable)?;
+        let instances = instances_of(unavailable, self.membership.as_ref())?;
         if self.deadline < DEADLINE_MIN {
             return Err(ConfigError::Deadline(self.deadline).into());
         }
