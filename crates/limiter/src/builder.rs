@@ -17,7 +17,6 @@ use crate::accuracy::sampler::Sampler;
 use crate::algorithm::Algorithm;
 use crate::combine::Combiner;
 use crate::counter::by_quota;
-use crate::debts::Debts;
 use crate::debts::push::Debtor;
 use crate::denials::Denials;
 use crate::fallback::gate::{Gate, Listener};
@@ -26,7 +25,7 @@ use crate::fallback::share::{Instances, Share};
 use crate::lease::shop::Giver;
 use crate::lease::table::Leases;
 use crate::limiter::{Counter, Inner, Policy};
-use crate::op::{Judge, Shadowed};
+use crate::op::{Form, Judge, Shadowed};
 use crate::shadow::ledger::Ledger;
 use crate::telemetry::{LeaseTelemetry, Telemetry};
 use crate::voids::{Hear, Voids, Word};
@@ -52,7 +51,7 @@ const DENY_CACHE_DEFAULT: Duration = Duration::from_secs(1);
 /// About 8 MB if all of it is used by addresses, and 25 MB by names of 256 bytes.
 const DENY_CACHE_KEYS_MAX_DEFAULT: usize = 65_536;
 /// About 13 MB if all of it is used by addresses, and as much again while it is owed.
-const DEBT_KEYS_MAX_DEFAULT: usize = 65_536;
+pub(crate) const DEBT_KEYS_MAX_DEFAULT: usize = 65_536;
 
 /// Options of a [`Limiter`]. Setters never fail: only [`build`](Self::build) sees how they fit.
 ///
@@ -213,13 +212,8 @@ impl<E: Executor> LimiterBuilder<E> {
         let executor = Arc::new(self.executor);
         let sampler = (self.sampled > 0.0)
             .then(|| Sampler::new(self.sampled, &executor, &self.namespace, &name, &self.clock));
-        let is_lossy = !executor.epochs().is_none();
-        let debtor = Debtor {
-            executor: Arc::clone(&executor),
-            debts: Arc::new(Debts::new(if is_lossy { self.debt_keys_max } else { 0 })),
-            clock: Arc::clone(&self.clock),
-            deadline: self.deadline,
-        };
+        let keys_max = self.debt_keys_max;
+        let debtor = Debtor::new(&executor, Form::Plain, keys_max, &self.clock, self.deadline);
         let shadow = self.shadow.map(|shadow| Arc::new(Ledger::new(shadow, &name)));
         let combiner = Combiner::new(
             debtor.clone(),

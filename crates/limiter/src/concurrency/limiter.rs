@@ -9,13 +9,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::builder::ConcurrencyLimiterBuilder;
 use super::keeper::{Keeper, LIVE_MAX, Pending, held_until, share_of};
-use super::lease::{Form, Lease, Spot};
+use super::lease::{Lease, Spot};
 use super::op::Acquire;
 use super::permit::{Entry, Permit};
 use super::{ConcurrencyQuota, Grant};
 use crate::fallback::backend::Unanswered;
 use crate::fallback::share::Instances;
-use crate::op::tag;
+use crate::op::{Form, tag};
 use crate::wait::queue::{NoPlace, Queues, Turn};
 use crate::{Decision, PolicyName, Source, Unavailable, Verdict};
 

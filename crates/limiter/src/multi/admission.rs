@@ -9,7 +9,8 @@ use super::{Inner, Level, Limits, LimitsError, Ruling};
 use crate::Verdict;
 use crate::concurrency::Permit;
 use crate::concurrency::keeper::{Keeper, LIVE_MAX, Pending, held_until};
-use crate::concurrency::lease::{Form, Lease, Spot};
+use crate::concurrency::lease::{Lease, Spot};
+use crate::op::Form;
 
 /// What came of a call that holds permits.
 #[non_exhaustive]
