@@ -17,7 +17,6 @@ use crate::accuracy::sampler::Sampler;
 use crate::algorithm::Algorithm;
 use crate::combine::Combiner;
 use crate::counter::by_quota;
-use crate::debts::Debts;
 use crate::debts::push::Debtor;
 use crate::denials::Denials;
 use crate::fallback::gate::{Gate, Listener};
@@ -26,7 +25,7 @@ use crate::fallback::share::{Instances, Share};
 use crate::lease::shop::Giver;
 use crate::lease::table::Leases;
 use crate::limiter::{Counter, Inner, Policy};
-use crate::op::{Judge, Shadowed};
+use crate::op::{Form, Judge, Shadowed};
 use crate::shadow::ledger::Ledger;
 use crate::telemetry::{LeaseTelemetry, Telemetry};
 use crate::voids::{Hear, Voids, Word};
@@ -52,7 +51,7 @@ const DENY_CACHE_DEFAULT: Duration = Duration::from_secs(1);
 /// About 8 MB if all of it is used by addresses, and 25 MB by names of 256 bytes.
 const DENY_CACHE_KEYS_MAX_DEFAULT: usize = 65_536;
 /// About 13 MB if all of it is used by addresses, and as much again while it is owed.
-const DEBT_KEYS_MAX_DEFAULT: usize = 65_536;
+pub(crate) const DEBT_KEYS_MAX_DEFAULT: usize = 65_536;
 
 /// Options of a [`Limiter`]. Setters never fail: only [`build`](Self::build) sees how they fit.
 ///
@@ -185,7 +184,7 @@ impl<E: Executor> LimiterBuilder<E> {
     pub fn build(self) -> Result<Limiter<E>, ConfigError> {
         let name = PolicyName::new(&self.name)?;
         let unavailable = self.unavailable.ok_or(ConfigError::NoRung)?;
-        let instances = instances_of(unavailable)?;
+        let instances = instances_of(unavailable, self.membership.as_ref())?;
         if self.deadline < DEADLINE_MIN {
             return Err(ConfigError::Deadline(self.deadline));
         }
@@ -213,13 +212,8 @@ impl<E: Executor> LimiterBuilder<E> {
         let executor = Arc::new(self.executor);
         let sampler = (self.sampled > 0.0)
             .then(|| Sampler::new(self.sampled, &executor, &self.namespace, &name, &self.clock));
-        let is_lossy = !executor.epochs().is_none();
-        let debtor = Debtor {
-            executor: Arc::clone(&executor),
-            debts: Arc::new(Debts::new(if is_lossy { self.debt_keys_max } else { 0 })),
-            clock: Arc::clone(&self.clock),
-            deadline: self.deadline,
-        };
+        let keys_max = self.debt_keys_max;
+        let debtor = Debtor::new(&executor, Form::Plain, keys_max, &self.clock, self.deadline);
         let shadow = self.shadow.map(|shadow| Arc::new(Ledger::new(shadow, &name)));
         let combiner = Combiner::new(
             debtor.clone(),
@@ -273,7 +267,7 @@ impl<E: Executor> LimiterBuilder<E> {
         }))
     }
 
-    fn counter<A: Algorithm>(&self, quota: A, least: Option<NonZeroU32>) -> Counter<A> {
+    fn counter<A: Algorithm>(&self, quota: A, instances: Option<Instances>) -> Counter<A> {
         let scripts = [A::check_script(), A::peek_script(), A::once_script()];
         let verbs = A::verbs().scripts();
         let some = [A::batch_script(), A::merge_script()];
@@ -286,8 +280,7 @@ impl<E: Executor> LimiterBuilder<E> {
             let verbs = by_quota!(candidate, candidate => verbs_of(candidate));
             self.executor.prepare(&[&[Shadowed::<A>::SCRIPT][..], &verbs].concat());
         }
-        let among = |least| Instances { least, membership: self.membership.clone() };
-        let share = least.map(|least| Share::new(quota, among(least), self.share_keys_max));
+        let share = instances.map(|instances| Share::new(quota, instances, self.share_keys_max));
         Counter { quota, share }
     }
 }
@@ -303,14 +296,15 @@ pub(crate) const fn hysteresis(probe_every: Duration) -> Hysteresis {
 }
 
 /// The instances that share a quota while the backend is away, if they do.
-pub(crate) const fn instances_of(
+pub(crate) fn instances_of(
     unavailable: Unavailable,
-) -> Result<Option<NonZeroU32>, ConfigError> {
+    membership: Option<&Arc<dyn Membership>>,
+) -> Result<Option<Instances>, ConfigError> {
     match unavailable {
-        Unavailable::LocalShare { instances } => match NonZeroU32::new(instances) {
-            None => Err(ConfigError::NoInstances),
-            some => Ok(some),
-        },
+        Unavailable::LocalShare { instances } => {
+            let least = NonZeroU32::new(instances).ok_or(ConfigError::NoInstances)?;
+            Ok(Some(Instances { least, membership: membership.cloned() }))
+        }
         Unavailable::Allow | Unavailable::Deny => Ok(None),
     }
 }

@@ -13,6 +13,7 @@
 
 mod lanes;
 
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ impl<E: Executor> Combiner<E> {
     pub(crate) async fn run<A: Algorithm>(&self, check: &Check<A>, beside: Option<&Key>) -> Reply {
         let now = Instant::now();
         let deadline = now + self.shared.deadline;
-        self.shared.debtor.settle(check.key(), deadline).await?;
+        self.shared.debtor.settle(slice::from_ref(check.key()), deadline).await?;
         let entered = if self.shared.is_on && A::batch_script().is_some() {
             let (quota, cost) = (check.quota().into(), check.cost());
             self.shared.lanes.enter(check.key(), quota, cost, now, deadline)

@@ -22,7 +22,7 @@ pub enum Unavailable {
     ///
     /// A share starts from what the last answers said is left of each key, and goes on where it
     /// was when the backend goes away again. It is the quota divided by `assumed` instances: by those
-    /// last known to live, if the limiter has a [`membership`](crate::LimiterBuilder::membership),
+    /// last known to live, if the builder has a [`membership`](crate::LimiterBuilder::membership),
     /// and never by fewer than `instances`. When that count changes, shares change their size at once,
     /// and what was spent of them stays spent.
     ///

@@ -109,6 +109,9 @@
 //! - An instance keeps [65,536 keys](LimiterBuilder::debt_keys_max), those that count longest; of
 //!   others the new primary admits what it has missed once more. So it does of a key whose instances
 //!   all died, and of one that an instance has only peeked at.
+//! - [`multi::Limits`] carries each of its levels that limit a rate, and knows of a level also by looks
+//!   and by refusals of others. Permits are not carried: they are renewed
+//!   ([how many may be too many](concurrency#after-a-failover)).
 //! - An instance that is cut off brings its debts when it is back; what they have cost by then is
 //!   'before they arrive'. A server that loses data while its connections stand (`FLUSHALL`, or a
 //!   demotion and a promotion between two calls) is found out when the next one is made. Blocks are not

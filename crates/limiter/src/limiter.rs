@@ -7,11 +7,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use fleetwide_core_traits::{
     AtomicOp, BackendError, Clock, Executor, ExecutorExt, Key, MonoTime, Namespace, Outage,
-    Rejection, RejectionKind, Told,
+    Rejection, RejectionKind,
 };
 use parking_lot::Mutex;
 use tokio::join;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 use crate::accuracy::sampler::Sampler;
 use crate::algorithm::Algorithm;
@@ -216,7 +216,7 @@ impl<E: Executor> Inner<E> {
         // others owe.
         let reset = Reset::new(counter.quota, key.clone());
         let aside = async { join!(self.reset_beside::<A>(name), self.forget_judged(name)) };
-        let (done, _) = join!(self.run_settled(&key, &reset), aside);
+        let (done, _) = join!(self.debtor.run_settled(&reset), aside);
         match done {
             Err(BackendError::Rejected(Rejection { kind: RejectionKind::WrongType, .. })) => {
                 self.run(&Delete::<A>::new(key.clone())).await?;
@@ -295,7 +295,7 @@ impl<E: Executor> Inner<E> {
         key: &Key,
         op: &AtMost<A>,
     ) -> Result<Answer, BackendError> {
-        let told = self.run_settled(key, op).await?;
+        let told = self.debtor.run_settled(op).await?;
         self.debtor.learn(counter.quota, key, &told);
         Ok(told.reply)
     }
@@ -308,21 +308,9 @@ impl<E: Executor> Inner<E> {
         key: &Key,
         once: &Once<A>,
     ) -> Result<Answer, BackendError> {
-        let told = self.run_settled(key, once).await?;
+        let told = self.debtor.run_settled(once).await?;
         self.debtor.learn(counter.quota, key, &told);
         Ok(told.reply)
-    }
-
-    /// Makes good what is owed of `key`, and then runs `op` on it.
-    async fn run_settled<O: AtomicOp>(
-        &self,
-        key: &Key,
-        op: &O,
-    ) -> Result<Told<O::Reply>, BackendError> {
-        let deadline = Instant::now() + self.deadline;
-        self.debtor.settle(key, deadline).await?;
-        let late = |_| Err(BackendError::Unknown(Outage::Deadline(self.deadline)));
-        timeout_at(deadline, self.executor.run_told(op)).await.unwrap_or_else(late)
     }
 
     pub(crate) async fn run<O: AtomicOp>(&self, op: &O) -> Result<O::Reply, BackendError> {

@@ -21,7 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetwide_core_traits::{Executor, Key, KeyError, Namespace};
+use fleetwide_core_traits::{Executor, Key, KeyError, Namespace, Told};
 
 pub use self::admission::Admission;
 pub use self::builder::LimitsBuilder;
@@ -32,16 +32,25 @@ pub use self::ruling::{LevelRuling, Ruling};
 use self::rung::Rung;
 use crate::concurrency::ConcurrencyQuota;
 use crate::concurrency::keeper::Keeper;
+use crate::counter::by_quota;
+use crate::debts::push::Debtor;
 use crate::fallback::backend::{Backend, Unanswered};
-use crate::{PolicyName, Source, Verdict};
+use crate::{Answer, PolicyName, Source, Verdict};
 
 /// Limits how much may be spent at several levels at once, over all instances that use the same
 /// backend, namespace and name. Cheap to clone; clones are the same limits.
 ///
 /// A call is allowed if all levels allow it, and then all of them are debited, in one step; else
 /// none is. It is one trip, whatever the number of levels. It is neither combined with others nor
-/// remembered, nothing is bought ahead, and what a failover has lost is not made good. The count is
-/// apart from that of any [`Limiter`](crate::Limiter).
+/// remembered, and nothing is bought ahead. The count is apart from that of any
+/// [`Limiter`](crate::Limiter).
+///
+/// # After a failover
+/// What a new primary has missed of a level that limits a rate is made good, as
+/// [for a limiter](crate#after-a-failover) of its algorithm: each answer tells what the fleet has spent
+/// of its levels, a refusal and a [`peek`](Self::peek) too. A call after a failover first makes good
+/// what is owed of its own levels, within its deadline: a trip more for each algorithm among them. What
+/// is owed of all others follows in the background. Permits [need none of it](crate::concurrency).
 ///
 /// # Examples
 /// ```
@@ -75,6 +84,8 @@ struct Inner<E> {
     backend: Arc<Backend<E>>,
     /// Holds the permits, if a level has any.
     keeper: Option<Arc<Keeper<E>>>,
+    /// Knows what the fleet has spent of the others.
+    debtor: Debtor<E>,
     namespace: Namespace,
     name: PolicyName,
     scopes: usize,
@@ -202,13 +213,26 @@ impl<E: Executor> Inner<E> {
         // There is one: `build` has seen to the number, and `keys` to the tag.
         let until_probe = self.backend.probe_every;
         let op = op.ok_or(Unanswered { until_probe, may_have_happened: false })?;
-        let answers = self.backend.ask(&op).await?;
+        let told = self.backend.ask_by(self.debtor.run_settled(&op)).await?;
+        self.note(levels, &told);
         let now = self.backend.now();
+        let answers = told.reply;
         let verdicts: Vec<Verdict> = answers.iter().map(|answer| answer.verdict).collect();
         for (place, ((key, _), verdict)) in levels.iter().zip(&verdicts).enumerate() {
             self.rung.learn(place, key, verdict.remaining, now);
         }
         Ok(Ruling::of(self.names(), &verdicts, Source::Shared))
+    }
+
+    /// Notes what each level answered, for after a failover. A refusal says as much as a grant, and
+    /// so does a level that was not debited because another one refuses.
+    fn note(&self, levels: &[(Key, &Level)], told: &Told<Vec<Answer>>) {
+        for ((key, level), answer) in levels.iter().zip(&told.reply) {
+            if let Rule::Rate(quota) = level.rule {
+                let told = Told { reply: *answer, epoch: told.epoch };
+                by_quota!(quota, quota => self.debtor.learn(quota, key, &told));
+            }
+        }
     }
 
     fn stand_in(

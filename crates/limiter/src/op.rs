@@ -15,6 +15,7 @@ mod merge;
 mod once;
 mod shadowed;
 mod verbs;
+mod within;
 
 pub use crate::accuracy::op::{Admitted, Judge, Judgement, Made, exact, judged_cells};
 pub use batch::Batch;
@@ -23,6 +24,7 @@ pub use once::{Once, id_cell};
 pub(crate) use shadowed::OfCandidate;
 pub use shadowed::{Compared, Shadowed, candidate_cell};
 pub use verbs::{AtMost, Block, Delete, Refund, Reset};
+pub(crate) use within::{Form, Permits, Rate};
 
 /// The key of what `user_key` has spent of a policy, as algorithm `A` counts it.
 ///

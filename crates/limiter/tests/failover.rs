@@ -5,30 +5,23 @@
 //! of them had made good what it knew. It checks what the crate promises: admitted is at most the
 //! contract, what was granted before the survivors' debts arrived, and what no survivor saw.
 
+#[path = "support/promoted.rs"]
+mod promoted;
 mod support;
 
-use std::collections::HashMap;
-use std::env;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fleetwide_core_traits::{
-    BackendError, Epoch, Epochs, ErasedOp, Executor, Key, Namespace, Script,
-};
+use fleetwide_core_traits::{Key, Namespace};
 use fleetwide_limiter::op::cell;
 use fleetwide_limiter::{
     GcraQuota, Limiter, PolicyName, Quota, Refunded, Source, Unavailable, WindowQuota,
 };
-use fleetwide_redis_backend::{Redis, RedisExecutor, RedisUrl};
-use fleetwide_testkit::{Proxy, RedisServer, eventually};
-use parking_lot::Mutex;
+use fleetwide_redis_backend::Redis;
+use fleetwide_testkit::eventually;
+use promoted::{Merged, SOON, Servers, Watched, failovers, say, seeds};
 use rand::{Rng as _, SeedableRng as _};
 use support::Rng;
 
-/// `FLEETWIDE_FAILOVERS` sets another number, for the long run.
-const FAILOVERS: usize = 4;
-/// How long an event of these tests may take; they take milliseconds.
-const SOON: Duration = Duration::from_secs(20);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Debts are kept of so many keys.
 const ON: usize = 1_000;
@@ -80,23 +73,6 @@ async fn same_failovers_admit_more_when_nothing_is_made_good() {
     assert!(excess > 0, "no failover has lost anything, so they prove nothing");
 }
 
-fn failovers() -> usize {
-    match env::var("FLEETWIDE_FAILOVERS") {
-        Ok(text) => text.parse().expect("FLEETWIDE_FAILOVERS is a number"),
-        Err(_) => FAILOVERS,
-    }
-}
-
-fn seeds(count: usize) -> Vec<u64> {
-    let mut rng = fleetwide_testkit::seed().rng();
-    (0..count).map(|_| rng.random()).collect()
-}
-
-#[expect(clippy::print_stdout, reason = "a test runner shows it when it is asked to")]
-fn say(text: &str) {
-    println!("{text}");
-}
-
 /// What came of one key.
 #[derive(Debug)]
 struct Outcome {
@@ -120,9 +96,9 @@ async fn play(seed: u64, debt_keys_max: usize) -> Vec<Outcome> {
     let begun = Instant::now();
     stage.spend(&mut rng, 0..=stage.appetite).await;
     if rng.random() {
-        stage.until_replicated().await;
+        stage.servers.until_replicated().await;
     }
-    stage.cut_off();
+    stage.servers.cut_off();
     stage.spend(&mut rng, 1..=stage.appetite).await;
     stage.let_some_spend_unseen(&mut rng).await;
     let is_quiet = rng.random_ratio(2, 3);
@@ -136,11 +112,7 @@ async fn play(seed: u64, debt_keys_max: usize) -> Vec<Outcome> {
 
 /// A fleet before a server with a replica.
 struct Stage {
-    primary: RedisServer,
-    replica: Option<RedisServer>,
-    /// Where the fleet believes the primary to be.
-    address: Proxy,
-    replication: Proxy,
+    servers: Servers,
     namespace: Namespace,
     quota: Quota,
     keys: Vec<Account>,
@@ -171,62 +143,9 @@ struct Instance {
     merged: Merged,
 }
 
-/// When each key was first made good.
-type Merged = Arc<Mutex<HashMap<Key, Instant>>>;
-
-/// Notes which keys are made good, and when it was over.
-#[derive(Clone)]
-struct Watched {
-    executor: RedisExecutor,
-    merged: Merged,
-}
-
-impl Executor for Watched {
-    async fn execute(&self, op: &mut dyn ErasedOp) -> Result<(), BackendError> {
-        self.executor.execute(op).await
-    }
-
-    async fn execute_many(&self, ops: &mut [&mut dyn ErasedOp]) -> Vec<Result<(), BackendError>> {
-        let done = self.executor.execute_many(ops).await;
-        let now = Instant::now();
-        for (op, done) in ops.iter().zip(&done) {
-            if done.is_ok() && op.script().name().ends_with("_merge") {
-                self.merged.lock().entry(op.keys()[0].clone()).or_insert(now);
-            }
-        }
-        done
-    }
-
-    fn prepare(&self, scripts: &[&'static Script]) {
-        self.executor.prepare(scripts);
-    }
-
-    fn epoch(&self) -> Epoch {
-        self.executor.epoch()
-    }
-
-    fn epochs(&self) -> Epochs {
-        self.executor.epochs()
-    }
-}
-
 impl Stage {
     async fn new(rng: &mut Rng, debt_keys_max: usize) -> Self {
-        let primary = support::server().await;
-        let replication = Proxy::start(primary.addr()).await.unwrap();
-        // Sometimes there is none, and the server comes back with nothing.
-        let replica = if rng.random_ratio(3, 4) {
-            let replica = RedisServer::builder().replica_of(&primary).start().await.unwrap();
-            let password = format!(">{}", primary.password());
-            replica.admin(&["ACL", "SETUSER", primary.user(), &password]).await.unwrap();
-            replica.replicaof("127.0.0.1", replication.port()).await.unwrap();
-            let is_linked = async || replica.is_linked().await.unwrap();
-            eventually(SOON, "the replica to follow over the proxy", is_linked).await;
-            Some(replica)
-        } else {
-            None
-        };
-        let address = Proxy::start(primary.addr()).await.unwrap();
+        let servers = Servers::start(rng).await;
         let most = rng.random_range(5..=80);
         let quota = if rng.random() {
             // A cell in a second at least: few come back while the test runs.
@@ -246,10 +165,7 @@ impl Stage {
         let appetite = most as usize * keys.len();
         let namespace = Namespace::new("fleet").unwrap();
         let mut stage = Self {
-            primary,
-            replica,
-            address,
-            replication,
+            servers,
             namespace,
             quota,
             keys,
@@ -267,17 +183,9 @@ impl Stage {
 
     /// Another instance, with connections of its own.
     async fn join(&self) -> Instance {
-        let url = RedisUrl::parse(&self.address.url_like(&self.primary.url())).unwrap();
-        let brief = Duration::from_millis(1);
-        let redis = Redis::builder(url)
-            .command_timeout(SOON)
-            .total_timeout(SOON)
-            .reconnect_backoff(brief, 10 * brief)
-            .build()
-            .unwrap();
-        redis.ready(SOON).await.unwrap();
+        let redis = self.servers.connect().await;
         let merged = Merged::default();
-        let executor = Watched { executor: redis.executor(), merged: Arc::clone(&merged) };
+        let executor = Watched::new(redis.executor(), &merged);
         let limiter = Limiter::builder(executor, &self.namespace, "api", self.quota)
             .on_unavailable(Unavailable::Deny)
             .deadline(SOON)
@@ -339,34 +247,9 @@ impl Stage {
         }
     }
 
-    /// Waits until the replica has all that was written so far.
-    async fn until_replicated(&self) {
-        let Some(replica) = &self.replica else { return };
-        let offset = async |server: &RedisServer, name: &str| {
-            server.info("replication").await.unwrap()[name].parse::<u64>().unwrap()
-        };
-        let written = offset(&self.primary, "master_repl_offset").await;
-        eventually(SOON, "the replica to have it", async || {
-            offset(replica, "slave_repl_offset").await >= written
-        })
-        .await;
-    }
-
-    /// From here on the replica misses what is written.
-    fn cut_off(&self) {
-        self.replication.hold();
-    }
-
     async fn fail_over(&mut self, rng: &mut Rng) {
         self.fleet.truncate(self.survivors);
-        match &self.replica {
-            Some(replica) => {
-                self.primary.kill();
-                replica.promote().await.unwrap();
-                self.address.lead_to(replica.addr());
-            }
-            None => self.primary.restart().await.unwrap(),
-        }
+        self.servers.fail_over().await;
         for instance in &self.fleet {
             instance.redis.ready(SOON).await.unwrap();
         }

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use fleetwide_core_traits::{Membership, Namespace};
+use fleetwide_limiter::concurrency::{ConcurrencyLimiter, ConcurrencyQuota, Entry};
+use fleetwide_limiter::multi::Limits;
 use fleetwide_limiter::{
     Limiter, LimiterBuilder, Quota, ResetError, RungChange, Source, Unavailable,
 };
@@ -190,6 +192,93 @@ async fn share_of_an_outage_goes_by_the_instances_that_were_last_known_to_live()
     assert_eq!((spend("a").await, spend("c").await), (0, 2));
     limiter.set_quota(Quota::sliding_window(20, HOUR).unwrap()).unwrap();
     assert_eq!((spend("a").await, spend("c").await), (0, 2));
+}
+
+/// What comes of calls until one is refused.
+async fn all<T>(call: impl AsyncFn() -> Option<T>) -> Vec<T> {
+    let mut granted = Vec::new();
+    while granted.len() < 100
+        && let Some(one) = call().await
+    {
+        granted.push(one);
+    }
+    granted
+}
+
+// Seen red: without the membership in the shares of the levels, and in those of their permits.
+#[tokio::test]
+async fn shares_of_levels_go_by_the_instances_that_were_last_known_to_live() {
+    let fixture = Fixture::new().await;
+    let live = Arc::new(Live(AtomicU32::new(5)));
+    let ten = ConcurrencyQuota::new(10, HOUR).unwrap();
+    let limits = Limits::builder(fixture.redis.executor(), &fixture.namespace, "api", &["tenant"])
+        .rate("hour", &["tenant"], ten_an_hour())
+        .at_once("running", &["tenant"], ten)
+        .on_unavailable(Unavailable::LocalShare { instances: 2 })
+        .membership(live.clone())
+        .deadline(SOON)
+        .build()
+        .unwrap();
+    assert_eq!(limits.peek(&["a"], 1).await.unwrap().decision.source(), Source::Shared);
+    fixture.server.kill();
+    let is_away =
+        async || limits.peek(&["a"], 1).await.unwrap().decision.source() == Source::LocalShare;
+    eventually(SOON, "an answer of the share", is_away).await;
+    // A permit that is dropped is free again, and a cell is not; a call of no cells takes a permit.
+    let spent = async |key: &str| {
+        all(async || {
+            let admission = limits.try_acquire(&[key], 1).await.unwrap();
+            admission.ruling.is_allowed().then_some(())
+        })
+        .await
+        .len()
+    };
+    let held =
+        async |key: &str| all(async || limits.try_acquire(&[key], 0).await.unwrap().permit).await;
+    assert_eq!(spent("a").await, 2);
+    let mut permits = held("b").await;
+    assert_eq!(permits.len(), 2);
+    live.0.store(1, Ordering::Relaxed);
+    permits.extend(held("b").await);
+    assert_eq!(
+        (spent("a").await, spent("c").await, permits.len()),
+        (3, 5, 5),
+        "two are configured"
+    );
+    live.0.store(5, Ordering::Relaxed);
+    assert_eq!((spent("a").await, spent("d").await, held("b").await.len()), (0, 2, 0));
+    assert!(permits.iter().all(|permit| !permit.is_lost()));
+}
+
+// Seen red: without the membership in the share.
+#[tokio::test]
+async fn shares_of_permits_go_by_the_instances_that_were_last_known_to_live() {
+    let fixture = Fixture::new().await;
+    let live = Arc::new(Live(AtomicU32::new(5)));
+    let ten = ConcurrencyQuota::new(10, HOUR).unwrap();
+    let executor = fixture.redis.executor();
+    let limiter = ConcurrencyLimiter::builder(executor, &fixture.namespace, "exports", ten)
+        .on_unavailable(Unavailable::LocalShare { instances: 2 })
+        .membership(live.clone())
+        .deadline(SOON)
+        .build()
+        .unwrap();
+    let source = async || match limiter.try_acquire("other").await.unwrap() {
+        Entry::Held(permit) => permit.source(),
+        Entry::Deny { source, .. } => source,
+    };
+    assert_eq!(source().await, Source::Shared);
+    fixture.server.kill();
+    eventually(SOON, "an answer of the share", async || source().await == Source::LocalShare).await;
+    let held = async || all(async || limiter.try_acquire("a").await.unwrap().permit()).await;
+    let mut permits = held().await;
+    assert_eq!(permits.len(), 2);
+    live.0.store(1, Ordering::Relaxed);
+    permits.extend(held().await);
+    assert_eq!(permits.len(), 5, "two are configured");
+    live.0.store(5, Ordering::Relaxed);
+    permits.pop();
+    assert_eq!(held().await.len(), 0, "four are held already");
 }
 
 #[tokio::test]

@@ -1,95 +1,24 @@
 //! What survivors carry over a failover, step by step: two histories in memory, the second of which
 //! begins with what the test says that the new primary has, and no clock that runs by itself.
 
+#[path = "support/histories.rs"]
+mod histories;
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use fleetwide_core_traits::{
-    BackendError, Epoch, Epochs, ErasedOp, Executor, ExecutorExt, Key, Namespace, Script,
-};
+use fleetwide_core_traits::{ExecutorExt, Key, Namespace};
 use fleetwide_limiter::op::{Check, cell};
 use fleetwide_limiter::{
     GcraQuota, Limiter, PolicyName, Quota, Refunded, Unavailable, WindowQuota,
 };
-use fleetwide_mem_backend::{MemExecutor, Memory};
 use fleetwide_testkit::{SimClock, eventually};
-use futures_util::stream;
-use parking_lot::Mutex;
-use tokio::sync::watch;
+use histories::Server;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SOON: Duration = Duration::from_secs(20);
 const TEN: u64 = 10;
-
-/// A primary and the replica that is promoted, by one clock. Not the same way for all: one instance
-/// can go on at the old primary while another is at the new one.
-#[derive(Clone)]
-struct Server {
-    histories: [MemExecutor; 2],
-    serving: Arc<AtomicUsize>,
-    told: Arc<watch::Sender<usize>>,
-    /// Whether the news comes by itself, or only with the first answer.
-    is_told: bool,
-    scripts: Arc<Mutex<Vec<&'static str>>>,
-}
-
-impl Server {
-    fn new(clock: &SimClock, is_told: bool) -> Self {
-        let memory = || Memory::builder().clock(Arc::new(clock.clone())).build().executor().clone();
-        Self {
-            histories: [memory(), memory()],
-            serving: Arc::default(),
-            told: Arc::new(watch::Sender::new(0)),
-            is_told,
-            scripts: Arc::default(),
-        }
-    }
-
-    /// The same two servers, before another instance.
-    fn to_another(&self) -> Self {
-        let own = Self { serving: Arc::default(), scripts: Arc::default(), ..self.clone() };
-        Self { told: Arc::new(watch::Sender::new(0)), ..own }
-    }
-
-    fn fail_over(&self) {
-        self.serving.store(1, Ordering::SeqCst);
-        self.told.send_replace(1);
-    }
-
-    /// Names of the scripts that ran since the last time.
-    fn scripts(&self) -> Vec<&'static str> {
-        std::mem::take(&mut *self.scripts.lock())
-    }
-}
-
-impl Executor for Server {
-    async fn execute(&self, op: &mut dyn ErasedOp) -> Result<(), BackendError> {
-        let serving = self.serving.load(Ordering::SeqCst);
-        self.scripts.lock().push(op.script().name());
-        op.answered_in(Epoch::new(1 + serving as u64));
-        self.histories[serving].execute(op).await
-    }
-
-    fn prepare(&self, _scripts: &[&'static Script]) {}
-
-    fn epoch(&self) -> Epoch {
-        Epoch::new(1 + self.serving.load(Ordering::SeqCst) as u64)
-    }
-
-    fn epochs(&self) -> Epochs {
-        if !self.is_told {
-            return Epochs::new(stream::pending());
-        }
-        Epochs::new(stream::unfold(self.told.subscribe(), |mut told| async move {
-            told.changed().await.ok()?;
-            let serving = *told.borrow_and_update();
-            Some((Epoch::new(1 + serving as u64), told))
-        }))
-    }
-}
 
 fn quotas() -> [Quota; 2] {
     [Quota::gcra(TEN, HOUR, TEN).unwrap(), Quota::sliding_window(TEN, HOUR).unwrap()]

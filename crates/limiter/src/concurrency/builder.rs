@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetwide_core_traits::{Clock, Executor, Namespace, SystemClock};
+use fleetwide_core_traits::{Clock, Executor, Membership, Namespace, SystemClock};
 
 use super::ConcurrencyQuota;
 use super::keeper::Keeper;
@@ -27,6 +27,7 @@ use crate::{ConfigError, PolicyName, RungChange, Unavailable};
 /// | [`on_unavailable`](Self::on_unavailable) | none: it must be chosen |
 /// | [`deadline`](Self::deadline) | 20 ms |
 /// | [`probe_every`](Self::probe_every) | 200 ms |
+/// | [`membership`](Self::membership) | none |
 /// | [`on_rung_change`](Self::on_rung_change) | nothing |
 /// | [`clock`](Self::clock) | the system's |
 #[must_use = "a builder does nothing until `build`"]
@@ -38,6 +39,7 @@ pub struct ConcurrencyLimiterBuilder<E> {
     unavailable: Option<Unavailable>,
     deadline: Duration,
     probe_every: Duration,
+    membership: Option<Arc<dyn Membership>>,
     listener: Option<Listener>,
     clock: Arc<dyn Clock>,
 }
@@ -57,6 +59,7 @@ impl<E: Executor> ConcurrencyLimiterBuilder<E> {
             unavailable: None,
             deadline: DEADLINE_DEFAULT,
             probe_every: PROBE_EVERY_DEFAULT,
+            membership: None,
             listener: None,
             clock: Arc::new(SystemClock),
         }
@@ -76,6 +79,13 @@ impl<E: Executor> ConcurrencyLimiterBuilder<E> {
     /// Sets how often one of the callers asks a backend that is away. Default: 200 ms.
     pub fn probe_every(self, probe_every: Duration) -> Self {
         Self { probe_every, ..self }
+    }
+
+    /// Sets what knows how many instances are up, for [`Unavailable::LocalShare`], which then divides
+    /// by that number where it is larger than the configured one. Default: nothing. It is asked for
+    /// each decision of an outage. The other rungs do not need it.
+    pub fn membership(self, membership: Arc<dyn Membership>) -> Self {
+        Self { membership: Some(membership), ..self }
     }
 
     /// Sets what is told when the rung is entered or left. Default: nothing. It is called by the
@@ -98,7 +108,7 @@ impl<E: Executor> ConcurrencyLimiterBuilder<E> {
     pub fn build(self) -> Result<ConcurrencyLimiter<E>, ConfigError> {
         let name = PolicyName::new(&self.name)?;
         let unavailable = self.unavailable.ok_or(ConfigError::NoRung)?;
-        instances_of(unavailable)?;
+        let instances = instances_of(unavailable, self.membership.as_ref())?;
         if self.deadline < DEADLINE_MIN {
             return Err(ConfigError::Deadline(self.deadline));
         }
@@ -124,6 +134,7 @@ impl<E: Executor> ConcurrencyLimiterBuilder<E> {
             name,
             quota: self.quota,
             unavailable,
+            instances,
             queues: Queues::of_limiter(),
         }))
     }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use fleetwide_core_traits::{BackendError, Executor, Key, MonoTime, Outage};
+use fleetwide_core_traits::{BackendError, Executor, Key, MonoTime, Outage, Told};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -24,6 +24,8 @@ use super::lease::{Lease, Spot};
 use super::op::{Release, Renew};
 use crate::Unavailable;
 use crate::fallback::backend::Backend;
+use crate::fallback::share::Instances;
+use crate::op::Permits;
 
 /// Some tens of megabytes.
 pub(crate) const LIVE_MAX: usize = 65_536;
@@ -177,10 +179,13 @@ impl<E: Executor> Keeper<E> {
         let release = Release::new(spot.key.clone(), ids);
         let deadline = self.backend.deadline.max(self.beat_every);
         let executor = &self.backend.executor;
-        let done = match timeout(deadline, spot.form.run(&**executor, &[release])).await {
-            Ok(mut done) => done.pop().unwrap_or(Ok(0)).map(drop),
-            Err(_) => Err(BackendError::Unknown(Outage::Deadline(deadline))),
-        };
+        let done =
+            match timeout(deadline, spot.form.run::<Permits, _, _>(&**executor, vec![release]))
+                .await
+            {
+                Ok(mut done) => done.pop().map_or(Ok(()), |done| done.map(drop)),
+                Err(_) => Err(BackendError::Unknown(Outage::Deadline(deadline))),
+            };
         let watcher = self.table.lock().watching.get(&spot.key).cloned();
         if let Some(watcher) = watcher {
             watcher.notify_one();
@@ -257,13 +262,13 @@ impl<E: Executor> Keeper<E> {
         };
         let steps: Vec<Renew> = batches.iter().map(renew).collect();
         let asked_at = self.backend.now();
-        let flight = form.run(&*self.backend.executor, &steps);
+        let flight = form.run::<Permits, _, _>(&*self.backend.executor, steps);
         let Ok(answers) = timeout(self.beat_every, flight).await else {
             return false;
         };
         let mut is_well = true;
         for (batch, answer) in batches.iter().zip(answers) {
-            let Ok(held) = answer else {
+            let Ok(Told { reply: held, .. }) = answer else {
                 is_well = false;
                 continue;
             };
@@ -332,12 +337,16 @@ pub(crate) fn held_until(quota: ConcurrencyQuota, asked_at: MonoTime) -> MonoTim
 }
 
 /// How many permits of a key this process may hold by itself while the backend gives no answer;
-/// `None`: any number.
-pub(crate) fn share_of(quota: ConcurrencyQuota, unavailable: Unavailable) -> Option<u32> {
-    match unavailable {
-        Unavailable::Allow => None,
-        Unavailable::Deny => Some(0),
-        Unavailable::LocalShare { instances } => Some((quota.max() / instances.max(1)).max(1)),
+/// `None`: any number. What is held stays held when there come to be more `instances`.
+pub(crate) fn share_of(
+    quota: ConcurrencyQuota,
+    unavailable: Unavailable,
+    instances: Option<&Instances>,
+) -> Option<u32> {
+    match (unavailable, instances) {
+        (Unavailable::Allow, _) => None,
+        (_, Some(instances)) => Some((quota.max() / instances.assumed()).max(1)),
+        (_, None) => Some(0),
     }
 }
 

@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use fleetwide_core_traits::{AtomicOp, BackendError, Executor, ExecutorExt, Key, MonoTime};
+use fleetwide_core_traits::{Key, MonoTime};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::{ConcurrencyQuota, ConcurrencyState};
-use crate::multi::op::InLevel;
+use super::ConcurrencyQuota;
+use crate::op::Form;
 
 /// Timers stop while a machine is suspended, and its clock does not: it is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -22,36 +22,6 @@ pub(crate) struct Spot {
     pub(crate) key: Key,
     pub(crate) quota: ConcurrencyQuota,
     pub(crate) form: Form,
-}
-
-/// As what an executor in memory keeps the state of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// By itself.
-    Plain,
-    /// As one of several levels.
-    Level,
-}
-
-impl Form {
-    /// Makes some steps on keys of this form.
-    pub(crate) async fn run<E, O>(
-        self,
-        executor: &E,
-        ops: &[O],
-    ) -> Vec<Result<O::Reply, BackendError>>
-    where
-        E: Executor,
-        O: AtomicOp<State = ConcurrencyState> + Clone,
-    {
-        match self {
-            Self::Plain => executor.run_many(ops).await,
-            Self::Level => {
-                let ops: Vec<InLevel<O>> = ops.iter().cloned().map(InLevel).collect();
-                executor.run_many(&ops).await
-            }
-        }
-    }
 }
 
 #[derive(Debug)]

@@ -9,12 +9,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::builder::ConcurrencyLimiterBuilder;
 use super::keeper::{Keeper, LIVE_MAX, Pending, held_until, share_of};
-use super::lease::{Form, Lease, Spot};
+use super::lease::{Lease, Spot};
 use super::op::Acquire;
 use super::permit::{Entry, Permit};
 use super::{ConcurrencyQuota, Grant};
 use crate::fallback::backend::Unanswered;
-use crate::op::tag;
+use crate::fallback::share::Instances;
+use crate::op::{Form, tag};
 use crate::wait::queue::{NoPlace, Queues, Turn};
 use crate::{Decision, PolicyName, Source, Unavailable, Verdict};
 
@@ -65,6 +66,8 @@ pub(super) struct Inner<E: Executor> {
     pub(super) name: PolicyName,
     pub(super) quota: ConcurrencyQuota,
     pub(super) unavailable: Unavailable,
+    /// Those that have a share, if there are shares.
+    pub(super) instances: Option<Instances>,
     pub(super) queues: Queues,
 }
 
@@ -104,7 +107,9 @@ impl<E: Executor> ConcurrencyLimiter<E> {
     /// - `Allow`: permits without a number, which nobody counts.
     /// - `Deny`: none.
     /// - `LocalShare`: as many as this process may hold of the key by itself, those that it holds
-    ///   already included: the maximum divided by the instances, at least one.
+    ///   already included: the maximum divided by the instances that are
+    ///   [assumed](Unavailable::LocalShare), at least one. When more are assumed than before, what is
+    ///   held stays held.
     ///
     /// Permits of a rung are not lost while they are held. When the backend is back, they are counted
     /// if there is room; so then there can be as many above the maximum as the rung gave.
@@ -205,7 +210,7 @@ impl<E: Executor> Inner<E> {
     }
 
     fn stand_in(&self, spot: Spot, until_probe: Duration) -> Entry<E> {
-        let share = share_of(self.quota, self.unavailable);
+        let share = share_of(self.quota, self.unavailable, self.instances.as_ref());
         // Another id: the one that was asked for may be on its way to be given back.
         let lease = Lease::of_rung(spot, self.keeper.fresh_id(), 1);
         let lease = self.keeper.hold(lease, share);

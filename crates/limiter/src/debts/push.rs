@@ -8,7 +8,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use fleetwide_core_traits::{
-    BackendError, Clock, Epoch, Epochs, Executor, ExecutorExt, Key, Outage, RejectionKind, Told,
+    AtomicOp, BackendError, Clock, Epoch, Epochs, Executor, ExecutorExt, Key, Outage,
+    RejectionKind, Told,
 };
 use futures_core::Stream;
 use tokio::runtime::Handle;
@@ -18,7 +19,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Debt, Debts, SHARDS};
 use crate::algorithm::Algorithm;
-use crate::op::Merge;
+use crate::multi::rule::Rated;
+use crate::op::{Form, Merge, Rate};
 use crate::{Answer, GcraQuota, Quota, WindowQuota};
 
 /// Debts of one trip. Others' calls wait for them on the server, for less than a millisecond.
@@ -35,9 +37,29 @@ pub(crate) struct Debtor<E> {
     pub(crate) debts: Arc<Debts>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) deadline: Duration,
+    /// As what the keys are kept.
+    pub(crate) form: Form,
 }
 
 impl<E: Executor> Debtor<E> {
+    /// Who owes what is known of `keys_max` keys; of none, over an executor that loses nothing.
+    pub(crate) fn new(
+        executor: &Arc<E>,
+        form: Form,
+        keys_max: usize,
+        clock: &Arc<dyn Clock>,
+        deadline: Duration,
+    ) -> Self {
+        let is_lossy = !executor.epochs().is_none();
+        Self {
+            executor: Arc::clone(executor),
+            debts: Arc::new(Debts::new(if is_lossy { keys_max } else { 0 })),
+            clock: Arc::clone(clock),
+            deadline,
+            form,
+        }
+    }
+
     /// Notes what was answered about `key`.
     pub(crate) fn learn<A: Algorithm>(&self, quota: A, key: &Key, told: &Told<Answer>) {
         if !self.debts.is_on() || A::merge_script().is_none() {
@@ -50,18 +72,37 @@ impl<E: Executor> Debtor<E> {
         }
     }
 
-    /// Makes good what is owed of `key`, before a step on it. A few loads if nothing is owed.
+    /// Makes good what is owed of its keys, and then runs `op`.
+    ///
+    /// # Errors
+    /// As of `op` itself. Both together have the time of one call.
+    pub(crate) async fn run_settled<O: AtomicOp>(
+        &self,
+        op: &O,
+    ) -> Result<Told<O::Reply>, BackendError> {
+        let deadline = Instant::now() + self.deadline;
+        self.settle(op.keys(), deadline).await?;
+        let late = |_| Err(BackendError::Unknown(Outage::Deadline(self.deadline)));
+        timeout_at(deadline, self.executor.run_told(op)).await.unwrap_or_else(late)
+    }
+
+    /// Makes good what is owed of `keys`, before a step on them. A few loads if nothing is owed.
     ///
     /// # Errors
     /// It could not be made good by `deadline`; the step must not be made then.
-    pub(crate) async fn settle(&self, key: &Key, deadline: Instant) -> Result<(), BackendError> {
+    pub(crate) async fn settle(&self, keys: &[Key], deadline: Instant) -> Result<(), BackendError> {
         if !self.debts.is_on() {
             return Ok(());
         }
         self.debts.advance(self.executor.epoch());
-        let Some(debt) = self.debts.owed(key, self.clock.now()) else { return Ok(()) };
+        let now = self.clock.now();
+        let owed = |key: &Key| self.debts.owed(key, now).map(|debt| (key.clone(), debt));
+        let owed: Vec<_> = keys.iter().filter_map(owed).collect();
+        if owed.is_empty() {
+            return Ok(());
+        }
         // Boxed: it is rare, and would make the future of each call larger.
-        let paying = Box::pin(self.pay(vec![(key.clone(), debt)]));
+        let paying = Box::pin(self.pay(owed));
         let late = |_| Err(BackendError::Unknown(Outage::Deadline(self.deadline)));
         timeout_at(deadline, paying).await.unwrap_or_else(late)
     }
@@ -78,6 +119,7 @@ impl<E: Executor> Debtor<E> {
             debts: Arc::downgrade(&self.debts),
             clock: Arc::clone(&self.clock),
             deadline: self.deadline,
+            form: self.form,
             is_over: false,
         };
         if let Ok(runtime) = Handle::try_current() {
@@ -117,7 +159,7 @@ impl<E: Executor> Debtor<E> {
         self.merge::<WindowQuota>(windows).await
     }
 
-    async fn merge<A: Algorithm>(&self, some: Vec<(A, Key, Debt)>) -> Result<(), BackendError> {
+    async fn merge<A: Rated>(&self, some: Vec<(A, Key, Debt)>) -> Result<(), BackendError> {
         let now = self.clock.now();
         let merge =
             |(quota, key, debt): &(A, Key, Debt)| Merge::new(*quota, key.clone(), debt.owed(now));
@@ -126,7 +168,7 @@ impl<E: Executor> Debtor<E> {
             return Ok(());
         }
         let mut failed = None;
-        let told = self.executor.run_many_told(&merges).await;
+        let told = self.form.run::<Rate<A>, _, _>(&*self.executor, merges).await;
         for ((quota, key, debt), told) in some.into_iter().zip(told) {
             match told {
                 Ok(told) => {
@@ -153,6 +195,7 @@ struct Attendance<E> {
     debts: Weak<Debts>,
     clock: Arc<dyn Clock>,
     deadline: Duration,
+    form: Form,
     is_over: bool,
 }
 
@@ -186,6 +229,7 @@ impl<E: Executor> Attendance<E> {
             debts: self.debts.upgrade()?,
             clock: Arc::clone(&self.clock),
             deadline: self.deadline,
+            form: self.form,
         };
         // The news may have come before this task heard any.
         debtor.debts.advance(debtor.executor.epoch());
@@ -214,6 +258,7 @@ impl<E> Clone for Debtor<E> {
             debts: Arc::clone(&self.debts),
             clock: Arc::clone(&self.clock),
             deadline: self.deadline,
+            form: self.form,
         }
     }
 }

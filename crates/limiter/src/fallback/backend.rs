@@ -31,12 +31,20 @@ pub(crate) struct Unanswered {
 impl<E: Executor> Backend<E> {
     /// Makes a step, if it is this caller's turn to ask.
     pub(crate) async fn ask<O: AtomicOp>(&self, op: &O) -> Result<O::Reply, Unanswered> {
+        self.ask_by(self.run(op)).await
+    }
+
+    /// Waits for `step`, if it is this caller's turn to ask.
+    pub(crate) async fn ask_by<T>(
+        &self,
+        step: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, Unanswered> {
         let asking = self
             .gate
             .enter()
             .map_err(|until_probe| Unanswered { until_probe, may_have_happened: false })?;
         let begun = self.now();
-        let result = self.run(op).await;
+        let result = step.await;
         self.telemetry.asked(self.now().since(begun).as_secs_f64());
         match result {
             Ok(reply) => {

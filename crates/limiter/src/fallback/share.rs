@@ -199,12 +199,7 @@ impl<A: Algorithm> Share<A> {
 }
 
 impl Instances {
-    /// So many, and nobody who knows of more.
-    pub(crate) const fn configured(least: NonZeroU32) -> Self {
-        Self { least, membership: None }
-    }
-
-    fn assumed(&self) -> NonZeroU32 {
+    pub(crate) fn assumed(&self) -> NonZeroU32 {
         let live = self.membership.as_ref().and_then(|membership| membership.instances());
         live.map_or(self.least, |live| live.max(self.least))
     }

@@ -8,8 +8,9 @@ use fleetwide_core_traits::{Executor, Key};
 use super::{Inner, Level, Limits, LimitsError, Ruling};
 use crate::Verdict;
 use crate::concurrency::Permit;
-use crate::concurrency::keeper::{Keeper, LIVE_MAX, Pending, held_until, share_of};
-use crate::concurrency::lease::{Form, Lease, Spot};
+use crate::concurrency::keeper::{Keeper, LIVE_MAX, Pending, held_until};
+use crate::concurrency::lease::{Lease, Spot};
+use crate::op::Form;
 
 /// What came of a call that holds permits.
 #[non_exhaustive]
@@ -29,8 +30,8 @@ impl<E: Executor> Limits<E> {
     /// their order.
     ///
     /// Cells that were spent stay spent when the permit is given back. While the backend gives no
-    /// answer, the rung does; a share of permits is the maximum divided by the instances, at least
-    /// one, of each key in this process.
+    /// answer, the rung does; a share of permits is the maximum divided by the instances that are
+    /// assumed, at least one, of each key in this process.
     ///
     /// # Errors
     /// [`LimitsError`]: as [`check`](Self::check), and if this process holds 65,536 permits.
@@ -127,7 +128,7 @@ impl<E: Executor> Inner<E> {
         let (id, source) = (keeper.fresh_id(), self.rung.source());
         let held: Vec<Option<Arc<Lease>>> = spots(levels)
             .map(|spot| {
-                let share = share_of(spot.quota, self.rung.unavailable());
+                let share = self.rung.permits(spot.quota);
                 keeper.hold(Lease::of_rung(spot, id, 1), share)
             })
             .collect();

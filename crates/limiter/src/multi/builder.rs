@@ -4,21 +4,25 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetwide_core_traits::{Clock, Executor, Namespace, SystemClock};
+use fleetwide_core_traits::{Clock, Executor, Membership, Namespace, Script, SystemClock};
 
 use super::op::AllOrNone;
 use super::rule::Rule;
 use super::rung::Rung;
 use super::{Inner, Level, Limits, LimitsConfigError, script};
+use crate::algorithm::Algorithm;
 use crate::builder::{
-    DEADLINE_DEFAULT, DEADLINE_MIN, PROBE_EVERY_DEFAULT, SHARE_KEYS_MAX_DEFAULT, hysteresis,
-    instances_of,
+    DEADLINE_DEFAULT, DEADLINE_MIN, DEBT_KEYS_MAX_DEFAULT, PROBE_EVERY_DEFAULT,
+    SHARE_KEYS_MAX_DEFAULT, hysteresis, instances_of,
 };
 use crate::concurrency::ConcurrencyQuota;
 use crate::concurrency::keeper::Keeper;
 use crate::concurrency::op::{RELEASE, RENEW};
+use crate::counter::by_quota;
+use crate::debts::push::Debtor;
 use crate::fallback::backend::Backend;
 use crate::fallback::gate::{Gate, Listener};
+use crate::op::Form;
 use crate::telemetry::Telemetry;
 use crate::{ConfigError, PolicyName, Quota, RungChange, Unavailable};
 
@@ -30,6 +34,8 @@ use crate::{ConfigError, PolicyName, Quota, RungChange, Unavailable};
 /// | [`deadline`](Self::deadline) | 20 ms |
 /// | [`probe_every`](Self::probe_every) | 200 ms |
 /// | [`share_keys_max`](Self::share_keys_max) | 65,536 keys of each level |
+/// | [`membership`](Self::membership) | none |
+/// | [`debt_keys_max`](Self::debt_keys_max) | 65,536 keys of all levels |
 /// | [`on_rung_change`](Self::on_rung_change) | nothing |
 /// | [`clock`](Self::clock) | the system's |
 #[must_use = "a builder does nothing until `build`"]
@@ -43,6 +49,8 @@ pub struct LimitsBuilder<E> {
     deadline: Duration,
     probe_every: Duration,
     share_keys_max: usize,
+    membership: Option<Arc<dyn Membership>>,
+    debt_keys_max: usize,
     listener: Option<Listener>,
     clock: Arc<dyn Clock>,
 }
@@ -59,6 +67,8 @@ impl<E: Executor> LimitsBuilder<E> {
             deadline: DEADLINE_DEFAULT,
             probe_every: PROBE_EVERY_DEFAULT,
             share_keys_max: SHARE_KEYS_MAX_DEFAULT,
+            membership: None,
+            debt_keys_max: DEBT_KEYS_MAX_DEFAULT,
             listener: None,
             clock: Arc::new(SystemClock),
         }
@@ -105,6 +115,21 @@ impl<E: Executor> LimitsBuilder<E> {
         Self { share_keys_max, ..self }
     }
 
+    /// Sets what knows how many instances are up, for [`Unavailable::LocalShare`], which then divides
+    /// by that number where it is larger than the configured one. Default: nothing. It is asked for
+    /// each decision of an outage. The other rungs do not need it.
+    pub fn membership(self, membership: Arc<dyn Membership>) -> Self {
+        Self { membership: Some(membership), ..self }
+    }
+
+    /// Sets of how many keys it is kept what the fleet has spent, to be made good after a failover in
+    /// which the new primary has missed it. Default: 65,536, each level of a call with a key of its
+    /// own; 0 makes nothing good. It is as for a
+    /// [limiter](crate::LimiterBuilder::debt_keys_max), and permits need none.
+    pub fn debt_keys_max(self, keys_max: usize) -> Self {
+        Self { debt_keys_max: keys_max, ..self }
+    }
+
     /// Sets what is told when the rung is entered or left. Default: nothing. It is called by the
     /// task that found out, so it must be quick.
     pub fn on_rung_change(self, told: impl Fn(&RungChange) + Send + Sync + 'static) -> Self {
@@ -124,7 +149,7 @@ impl<E: Executor> LimitsBuilder<E> {
     pub fn build(self) -> Result<Limits<E>, LimitsConfigError> {
         let name = PolicyName::new(&self.name).map_err(ConfigError::Name)?;
         let unavailable = self.unavailable.ok_or(ConfigError::NoRung)?;
-        let instances = instances_of(unavailable)?;
+        let instances = instances_of(unavailable, self.membership.as_ref())?;
         if self.deadline < DEADLINE_MIN {
             return Err(ConfigError::Deadline(self.deadline).into());
         }
@@ -135,6 +160,7 @@ impl<E: Executor> LimitsBuilder<E> {
         let leases = levels.iter().filter_map(|level| Some(level.at_once()?.lease()));
         let lease_min = leases.min();
         self.executor.prepare(&[&script::CHECK, &script::PEEK]);
+        self.executor.prepare(&merges(&levels));
         if lease_min.is_some() {
             self.executor.prepare(&[&RENEW, &RELEASE]);
         }
@@ -146,8 +172,11 @@ impl<E: Executor> LimitsBuilder<E> {
             self.listener,
         );
         let rung = Rung::new(unavailable, instances, &levels, self.share_keys_max);
+        let executor = Arc::new(self.executor);
+        let keys_max = self.debt_keys_max;
+        let debtor = Debtor::new(&executor, Form::Level, keys_max, &self.clock, self.deadline);
         let backend = Arc::new(Backend {
-            executor: Arc::new(self.executor),
+            executor,
             deadline: self.deadline,
             probe_every: self.probe_every,
             gate,
@@ -158,6 +187,7 @@ impl<E: Executor> LimitsBuilder<E> {
         Ok(Limits::new(Inner {
             backend,
             keeper,
+            debtor,
             namespace: self.namespace,
             name,
             scopes: self.scopes.len(),
@@ -165,6 +195,19 @@ impl<E: Executor> LimitsBuilder<E> {
             rung,
         }))
     }
+}
+
+/// The scripts that make good what a new primary has missed.
+fn merges(levels: &[Level]) -> Vec<&'static Script> {
+    let merge = |level: &Level| match level.rule {
+        Rule::Rate(quota) => by_quota!(quota, quota => merge_of(quota)),
+        Rule::AtOnce(_) => None,
+    };
+    levels.iter().filter_map(merge).collect()
+}
+
+fn merge_of<A: Algorithm>(_: A) -> Option<&'static Script> {
+    A::merge_script()
 }
 
 /// The levels with their scopes as places, each once and in order.

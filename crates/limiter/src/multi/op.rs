@@ -1,12 +1,11 @@
 //! The atomic step over several levels. The twin of `lua/multi.lua`.
 
-use fleetwide_core_traits::{
-    ArgSink, AtomicOp, Effects, Key, Malformed, Script, ServerTime, Wire, Write,
-};
+use fleetwide_core_traits::{ArgSink, AtomicOp, Effects, Key, Malformed, Script, ServerTime, Wire};
 
-use super::rule::{LevelState, Rated, Rule, by_quota};
+use super::rule::{LevelState, Rated, Rule};
 use super::script;
 use crate::concurrency::{ConcurrencyQuota, ConcurrencyState, Standing};
+use crate::counter::by_quota;
 use crate::held::{View, lives};
 use crate::{Answer, Quota, Verdict, op};
 
@@ -215,49 +214,5 @@ pub(super) const fn cost_max(rule: &Rule) -> u32 {
     match rule {
         Rule::Rate(quota) => Quota::cost_max(quota),
         Rule::AtOnce(quota) => quota.max(),
-    }
-}
-
-/// A step on the permits of one level, as an executor in memory keeps them.
-#[derive(Clone, Debug)]
-pub struct InLevel<O>(pub O);
-
-impl<O: AtomicOp<State = ConcurrencyState>> AtomicOp for InLevel<O> {
-    type State = LevelState;
-    type Reply = O::Reply;
-
-    fn script(&self) -> &'static Script {
-        self.0.script()
-    }
-
-    fn keys(&self) -> &[Key] {
-        self.0.keys()
-    }
-
-    fn args(&self, to: &mut dyn ArgSink) {
-        self.0.args(to);
-    }
-
-    fn apply(
-        &self,
-        cells: &[Option<&LevelState>],
-        now: ServerTime,
-        out: &mut Effects<LevelState>,
-    ) -> O::Reply {
-        let cells: Vec<_> = cells.iter().copied().map(leases).collect();
-        let mut own = Effects::new();
-        let reply = self.0.apply(&cells, now, &mut own);
-        for (place, write) in own.writes() {
-            match write {
-                Write::Put(state, ttl) => out.put(*place, LevelState::AtOnce(state.clone()), *ttl),
-                // The steps on permits put states as a whole.
-                Write::Delete | Write::Update { .. } => out.delete(*place),
-            }
-        }
-        reply
-    }
-
-    fn decode(&self, reply: Wire) -> Result<O::Reply, Malformed> {
-        self.0.decode(reply)
     }
 }

@@ -4,6 +4,7 @@ use fleetwide_core_traits::ArgSink;
 
 use crate::algorithm::Algorithm;
 use crate::concurrency::{ConcurrencyQuota, ConcurrencyState};
+use crate::counter::by_quota;
 use crate::{
     BucketQuota, BucketState, FixedQuota, FixedState, GcraQuota, GcraState, Held, LogQuota,
     LogState, Quota, WindowQuota, WindowState,
@@ -57,20 +58,6 @@ impl Rule {
     }
 }
 
-/// Hands a call through to the algorithm of a quota.
-macro_rules! by_quota {
-    ($quota:expr, $own:ident => $call:expr) => {
-        match $quota {
-            $crate::Quota::Gcra($own) => $call,
-            $crate::Quota::SlidingWindow($own) => $call,
-            $crate::Quota::TokenBucket($own) => $call,
-            $crate::Quota::FixedWindow($own) => $call,
-            $crate::Quota::SlidingLog($own) => $call,
-        }
-    };
-}
-pub(super) use by_quota;
-
 /// What is kept of one level.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LevelState {
@@ -101,7 +88,7 @@ impl LevelState {
         }
     }
 
-    pub(super) const fn leases(&self) -> Option<&ConcurrencyState> {
+    pub(crate) const fn leases(&self) -> Option<&ConcurrencyState> {
         match self {
             Self::AtOnce(state) => Some(state),
             _ => None,

@@ -1,6 +1,5 @@
 //! What answers for several levels while the backend does not: their shares, all or none.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fleetwide_core_traits::{Key, MonoTime};
@@ -8,6 +7,8 @@ use parking_lot::Mutex;
 
 use super::Level;
 use super::rule::Rule;
+use crate::concurrency::ConcurrencyQuota;
+use crate::concurrency::keeper::share_of;
 use crate::fallback::share::{Instances, Share};
 use crate::{
     BucketQuota, FixedQuota, GcraQuota, LogQuota, Quota, Source, Unavailable, Verdict, WindowQuota,
@@ -15,6 +16,8 @@ use crate::{
 
 pub(super) struct Rung {
     unavailable: Unavailable,
+    /// Those that have a share, if there are shares.
+    instances: Option<Instances>,
     /// One per level, if there are shares.
     shares: Vec<LevelShare>,
     /// Between the judging and the spending nobody else spends.
@@ -49,20 +52,21 @@ macro_rules! by_share {
 impl Rung {
     pub(super) fn new(
         unavailable: Unavailable,
-        instances: Option<NonZeroU32>,
+        instances: Option<Instances>,
         levels: &[Level],
         keys_max: usize,
     ) -> Self {
-        let shares = instances.map(|instances| {
+        let shares = instances.as_ref().map(|instances| {
             let share = |level: &Level| LevelShare::new(&level.rule, instances, keys_max);
             levels.iter().map(share).collect()
         });
         let shares = shares.unwrap_or_default();
-        Self { unavailable, shares, deciding: Mutex::new(()) }
+        Self { unavailable, instances, shares, deciding: Mutex::new(()) }
     }
 
-    pub(super) const fn unavailable(&self) -> Unavailable {
-        self.unavailable
+    /// How many permits of a key this process may hold by itself; `None`: any number.
+    pub(super) fn permits(&self, quota: ConcurrencyQuota) -> Option<u32> {
+        share_of(quota, self.unavailable, self.instances.as_ref())
     }
 
     pub(super) const fn source(&self) -> Source {
@@ -108,8 +112,8 @@ impl Rung {
 }
 
 impl LevelShare {
-    fn new(rule: &Rule, instances: NonZeroU32, keys_max: usize) -> Self {
-        let instances = Instances::configured(instances);
+    fn new(rule: &Rule, instances: &Instances, keys_max: usize) -> Self {
+        let instances = instances.clone();
         match *rule {
             Rule::Rate(Quota::Gcra(quota)) => Self::Gcra(Share::new(quota, instances, keys_max)),
             Rule::Rate(Quota::SlidingWindow(quota)) => {

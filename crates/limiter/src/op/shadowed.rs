@@ -1,15 +1,13 @@
 //! Several calls of one key by its quota, and the same by a candidate's. The twin of
 //! `lua/shadow.lua`.
 
-use std::marker::PhantomData;
-
 use fleetwide_core_traits::{
     ArgSink, AtomicOp, Effects, Key, KeyError, Malformed, Namespace, Script, ServerTime, Wire,
-    Write,
 };
 
 use super::batch::{Batch, decode_answers};
 use super::tag;
+use super::within::{Candidate, Within};
 use crate::algorithm::Algorithm;
 use crate::counter::by_quota;
 use crate::held::{View, lives};
@@ -230,64 +228,8 @@ fn try_on<B: Rated, S>(
 }
 
 /// A step on the key of a candidate that stands beside algorithm `A`, as an executor in memory keeps
-/// it.
-#[derive(Clone, Debug)]
-pub(crate) struct OfCandidate<A, B, O> {
-    step: O,
-    algorithms: PhantomData<fn() -> (A, B)>,
-}
-
-impl<A, B, O> OfCandidate<A, B, O> {
-    /// `step`, which is one on the states of `B`.
-    pub(crate) const fn new(step: O) -> Self {
-        Self { step, algorithms: PhantomData }
-    }
-}
-
-impl<A: Algorithm, B: Rated, O: AtomicOp<State = Held<B::State>>> AtomicOp
-    for OfCandidate<A, B, O>
-{
-    type State = Held<A::State>;
-    type Reply = O::Reply;
-
-    fn script(&self) -> &'static Script {
-        self.step.script()
-    }
-
-    fn keys(&self) -> &[Key] {
-        self.step.keys()
-    }
-
-    fn args(&self, to: &mut dyn ArgSink) {
-        self.step.args(to);
-    }
-
-    fn apply(
-        &self,
-        cells: &[Option<&Held<A::State>>],
-        now: ServerTime,
-        out: &mut Effects<Held<A::State>>,
-    ) -> O::Reply {
-        let own: Vec<_> =
-            cells.iter().map(|cell| cell.and_then(Held::candidate).and_then(B::held)).collect();
-        let mut effects = Effects::new();
-        let reply = self.step.apply(&own, now, &mut effects);
-        for (place, write) in effects.writes() {
-            match write {
-                Write::Put(held, ttl) => {
-                    out.put(*place, Held::of_candidate(B::level(held.clone())), *ttl);
-                }
-                // The steps on one key put states as a whole.
-                Write::Delete | Write::Update { .. } => out.delete(*place),
-            }
-        }
-        reply
-    }
-
-    fn decode(&self, reply: Wire) -> Result<O::Reply, Malformed> {
-        self.step.decode(reply)
-    }
-}
+/// it: one on the states of `B`.
+pub(crate) type OfCandidate<A, B, O> = Within<Candidate<A, B>, O>;
 
 #[cfg(test)]
 mod tests {

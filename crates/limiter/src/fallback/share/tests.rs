@@ -18,7 +18,7 @@ fn at(seconds: u64) -> MonoTime {
 
 /// So many instances, and nothing that knows better.
 fn configured(least: u32) -> Instances {
-    Instances::configured(NonZeroU32::new(least).unwrap())
+    Instances { least: NonZeroU32::new(least).unwrap(), membership: None }
 }
 
 /// One of two instances that share 10 cells in any minute.
