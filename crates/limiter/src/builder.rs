@@ -177,7 +177,7 @@ impl<E: Executor> LimiterBuilder<E> {
     /// # Errors
     /// [`ConfigError`]: a name that is none, no rung, a share of no instances or without room, a
     /// deadline below 1 ms, leases of an algorithm that has none or that live too long, or a
-    /// share of sampled keys that is none.
+    /// share of keys that is none.
     ///
     /// # Panics
     /// Outside a Tokio runtime, if a [`bus`](Self::bus) is set.
@@ -188,7 +188,8 @@ impl<E: Executor> LimiterBuilder<E> {
         if self.deadline < DEADLINE_MIN {
             return Err(ConfigError::Deadline(self.deadline));
         }
-        if !(0.0..=1.0).contains(&self.sampled) {
+        let tried = self.shadow.map_or(0.0, |shadow| shadow.share);
+        if [self.sampled, tried].iter().any(|share| !(0.0..=1.0).contains(share)) {
             return Err(ConfigError::SampledShare);
         }
         if self.share_keys_max == 0 {
@@ -222,10 +223,7 @@ impl<E: Executor> LimiterBuilder<E> {
             telemetry.clone(),
             shadow.clone(),
         );
-        // A call without a trip would be one that the candidate does not see.
-        let deny_cache = if shadow.is_some() { Duration::ZERO } else { self.deny_cache };
-        let terms = terms.filter(|_| shadow.is_none());
-        let denials = Arc::new(Denials::new(deny_cache, self.deny_cache_keys_max));
+        let denials = Arc::new(Denials::new(self.deny_cache, self.deny_cache_keys_max));
         let (voids, told) = Voids::new();
         let voids = self.bus.is_some().then_some(voids);
         let leases = terms.map(|(terms, keys_max)| {

@@ -138,7 +138,7 @@ impl<E: Executor> Inner<E> {
         let check = Check::new(counter.quota, key, cost);
         let asked = self.ask(self.combiner.run(&check, beside.as_ref())).await;
         if !is_own || asked.is_err() {
-            self.unjudged();
+            self.unjudged(name);
         }
         let decision = match asked {
             Ok(Compared { answer, .. }) => counter.shared(check.key(), &answer, self.clock.now()),

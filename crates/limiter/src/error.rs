@@ -112,7 +112,7 @@ pub enum ConfigError {
         max: Duration,
     },
     /// A part of the keys is from none of them to all.
-    #[error("the share of sampled keys is from 0 to 1")]
+    #[error("a share of keys is from 0 to 1")]
     SampledShare,
     /// A table without room could answer nobody.
     #[error("a local share takes room for at least 1 key")]

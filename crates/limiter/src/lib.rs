@@ -149,6 +149,7 @@ mod fixed;
 mod floors;
 mod gcra;
 mod held;
+mod key_share;
 mod lease;
 mod limiter;
 mod log;

@@ -183,7 +183,7 @@ impl<E: Executor> Inner<E> {
                 counter.shared(check.key(), &answer, now)
             }
             Err(until_probe) => {
-                self.unjudged();
+                self.unjudged(name);
                 self.stand_in(counter, check.key(), cost, until_probe)
             }
         };
@@ -232,9 +232,18 @@ impl<E: Executor> Inner<E> {
 
     /// The refusal of `cost` cells that is known to be true still, and counted as an answer.
     pub(crate) fn recall(&self, name: &[u8], cost: u32) -> Option<Decision> {
-        let refused = self.denials.recall(name, cost, self.clock.now())?;
+        let refused = self.refused(name, cost, self.clock.now())?;
         self.decided(name, cost, &refused);
         Some(refused)
+    }
+
+    /// The refusal of `cost` cells that is known to be true still.
+    pub(crate) fn refused(&self, name: &[u8], cost: u32, now: MonoTime) -> Option<Decision> {
+        // A call without a trip would be one that the candidate does not see.
+        if self.tried(name).is_some() {
+            return None;
+        }
+        self.denials.recall(name, cost, now)
     }
 
     /// Notes that `key` is about to be asked about.

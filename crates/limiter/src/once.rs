@@ -70,7 +70,7 @@ impl<E: Executor> Inner<E> {
         let key = cell::<A>(&self.namespace, &self.name, name)?;
         let once = Once::new(counter.quota, key.clone(), id, cost);
         // A refusal that is remembered here says nothing of a request that was allowed before it.
-        self.unjudged();
+        self.unjudged(name);
         let asked = self.asking(&key);
         let decision = match self.ask(self.spend_once(counter, &key, &once)).await {
             Ok(answer) => {

@@ -148,7 +148,7 @@ impl<E: Executor> Inner<E> {
             Ok(Compared { answer, .. }) => {
                 self.remember(counter.quota, name, asked, cost, answer, self.clock.now());
             }
-            Err(_) => self.unjudged(),
+            Err(_) => self.unjudged(name),
         }
         let (answer, candidate) = match compared {
             Ok(Compared { answer, candidate }) => (Ok(answer), candidate),
@@ -179,7 +179,7 @@ impl<E: Executor> Inner<E> {
         if let Some(refused) = self.recall(name, 1) {
             return Ok(Grant::of_nothing(refused));
         }
-        self.unjudged();
+        self.unjudged(name);
         let asked = self.asking(&key);
         let at_most = AtMost::new(counter.quota, key.clone(), cost);
         let answer = self.ask(self.spend(counter, &key, &at_most)).await;

@@ -143,7 +143,7 @@ impl<E: Executor> Limiter<E> {
             // It may be its turn just now, and it was not asked yet.
             Err(_) => return Err(WaitError::TimedOut),
         }
-        inner.unjudged();
+        inner.unjudged(name);
         let decision = inner.ask_until(counter, attempt, &place, until).await;
         inner.decided(name, cost, &decision);
         Ok(decision)

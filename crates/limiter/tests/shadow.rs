@@ -12,21 +12,23 @@ use std::time::Duration;
 
 use clocked::{Backend, HOUR, backends};
 use fleetwide_core_traits::{
-    ArgSink, AtomicOp, Clock, Effects, ExecutorExt, Key, Malformed, Namespace, Script, ServerTime,
-    Wire,
+    ArgSink, AtomicOp, Clock, Effects, Executor, ExecutorExt, Key, Malformed, Namespace, Script,
+    ServerTime, Wire,
 };
 use fleetwide_limiter::op::candidate_cell;
 use fleetwide_limiter::{
-    Agreement, Algorithm, BucketQuota, FixedQuota, GcraQuota, Leasing, Limiter, LogQuota, Opinion,
-    PolicyName, Quota, Shadow, Source, Unavailable, Verdict, WindowQuota,
+    Agreement, Algorithm, BucketQuota, ConfigError, FixedQuota, GcraQuota, Leasing, Limiter,
+    LogQuota, Opinion, PolicyName, Quota, Shadow, Source, Unavailable, Verdict, WindowQuota,
 };
 use fleetwide_mem_backend::Memory;
-use fleetwide_testkit::{SimClock, unique_namespace};
+use fleetwide_testkit::{SimClock, eventually, unique_namespace};
 use futures_util::future::join_all;
 use rand::Rng as _;
 use road::Road;
 use support::Rng;
 
+/// How long an event of these tests may take; they take milliseconds.
+const SOON: Duration = Duration::from_secs(20);
 /// Calls of one trace.
 const CALLS: usize = 400;
 /// Fewer than a report names, so that it names all that flip, exactly.
@@ -41,6 +43,11 @@ fn quotas(max: u64) -> [Quota; 5] {
         Quota::fixed_window(max, HOUR).unwrap(),
         Quota::sliding_log(max, HOUR).unwrap(),
     ]
+}
+
+/// A candidate that is tried on every key.
+fn on_all(candidate: Quota) -> Shadow {
+    Shadow::new(candidate).share_of_keys(1.0)
 }
 
 /// What is kept of one key by one quota, decided apart from any limiter.
@@ -148,7 +155,7 @@ fn assert_is(opinion: Opinion, verdict: Option<Verdict>) {
 
 async fn replay(backend: &Backend, name: &str, pair: [Quota; 2], rng: &mut Rng) -> Agreement {
     let [quota, candidate] = pair;
-    let shadow = Shadow::new(candidate).show_keys(true);
+    let shadow = on_all(candidate).show_keys(true);
     let limiter = backend.options(name, quota).shadow(shadow).build().unwrap();
     let mut oracle = Oracle::default();
     for _ in 0..CALLS {
@@ -218,7 +225,7 @@ async fn report_of_a_trace_is_exactly_what_an_offline_oracle_says() {
 async fn each_call_is_a_trip_and_its_answer_is_that_of_a_limiter_without_a_shadow() {
     for backend in backends().await {
         let quota = Quota::sliding_window(100, HOUR).unwrap();
-        let shadow = Shadow::new(Quota::gcra(10, HOUR, 5).unwrap());
+        let shadow = on_all(Quota::gcra(10, HOUR, 5).unwrap());
         let plain = backend.options("plain", quota).deny_cache(Duration::ZERO).build().unwrap();
         let shadowed = backend
             .options("shadowed", quota)
@@ -241,6 +248,58 @@ async fn each_call_is_a_trip_and_its_answer_is_that_of_a_limiter_without_a_shado
     }
 }
 
+// Seen red: when the candidate is tried on all keys; when the share decides by anything but the name;
+// with a deny cache or leases for the keys on which it is tried, and without them for the others.
+#[tokio::test]
+async fn other_keys_than_those_of_the_share_are_as_without_a_candidate() {
+    const KEYS: usize = 400;
+    for backend in backends().await {
+        let quota = Quota::sliding_window(50, HOUR).unwrap();
+        let limiter = || {
+            let options = backend.options("api", quota).deny_cache(HOUR);
+            let leased = options.leased(Leasing::new().cells_max(10));
+            leased.shadow(Shadow::new(Quota::gcra(10, HOUR, 5).unwrap())).build().unwrap()
+        };
+        let (one, other) = (limiter(), limiter());
+        let judged = |limiter: &Limiter<_>| limiter.shadow_report().unwrap().agreement.judged();
+        let mut tried = 0;
+        for number in 0..KEYS {
+            let name = format!("tenant-{number}");
+            let (before, elsewhere) = (judged(&one), judged(&other));
+            let _ = one.check(&name).await.unwrap();
+            let is_tried = judged(&one) > before;
+            tried += usize::from(is_tried);
+            let _ = other.check(&name).await.unwrap();
+            assert_eq!(judged(&other) > elsewhere, is_tried, "they agree on {name}");
+            if number >= 40 {
+                continue;
+            }
+            let ahead = async || one.check(&name).await.unwrap().source() == Source::Leased;
+            if is_tried {
+                for _ in 0..20 {
+                    assert!(!ahead().await, "{name} has cells in hand");
+                    tokio::task::yield_now().await;
+                }
+            } else {
+                eventually(SOON, "cells in hand", ahead).await;
+            }
+            limiter_is_full(&one, &name, is_tried).await;
+        }
+        assert!((KEYS * 15 / 100..KEYS * 35 / 100).contains(&tried), "{tried} of {KEYS}");
+        assert!((one.shadow_report().unwrap().share - 0.25).abs() < f64::EPSILON);
+        let none = backend.options("none", quota).shadow(on_all(quota).share_of_keys(1.1));
+        assert_eq!(none.build().err(), Some(ConfigError::SampledShare));
+    }
+}
+
+/// Uses up what is left, and asks twice more.
+async fn limiter_is_full<E: Executor>(limiter: &Limiter<E>, name: &str, is_tried: bool) {
+    while limiter.check(name).await.unwrap().is_allowed() {}
+    let refused = limiter.check(name).await.unwrap();
+    assert!(!refused.is_allowed());
+    assert_eq!(refused.source() == Source::Remembered, !is_tried, "{name}");
+}
+
 // Seen red: when the batch carries the real costs alone.
 #[tokio::test]
 async fn calls_that_share_a_trip_are_judged_each() {
@@ -252,7 +311,7 @@ async fn calls_that_share_a_trip_are_judged_each() {
     let limiter = Limiter::builder(road.clone(), &namespace, "test", quota)
         .on_unavailable(Unavailable::Deny)
         .deadline(Duration::from_secs(30))
-        .shadow(Shadow::new(Quota::fixed_window(20, 24 * HOUR).unwrap()))
+        .shadow(on_all(Quota::fixed_window(20, 24 * HOUR).unwrap()))
         .build()
         .unwrap();
     let calls = join_all((0..50).map(|_| limiter.check("ada")));
@@ -273,7 +332,7 @@ async fn refunds_resets_and_blocks_are_made_on_the_candidate_as_well() {
             for (real_way, quota) in quotas(100).into_iter().enumerate() {
                 let name = format!("v{way}-{real_way}");
                 let limiter =
-                    backend.options(&name, quota).shadow(Shadow::new(candidate)).build().unwrap();
+                    backend.options(&name, quota).shadow(on_all(candidate)).build().unwrap();
                 let flips = || limiter.shadow_report().unwrap().agreement.only_real_allows;
                 let grant = limiter.check_with_receipt("ada", 5).await.unwrap();
                 let refused = limiter.check("ada").await.unwrap();
@@ -329,7 +388,7 @@ async fn foreign_value_in_the_candidates_key_changes_no_answer() {
     for (at, backend) in backends().await.into_iter().enumerate() {
         let ten = Quota::sliding_window(10, HOUR).unwrap();
         let five = Quota::gcra(5, HOUR, 5).unwrap();
-        let limiter = backend.options("api", ten).shadow(Shadow::new(five)).build().unwrap();
+        let limiter = backend.options("api", ten).shadow(on_all(five)).build().unwrap();
         let policy = PolicyName::new("api").unwrap();
         let key = candidate_cell::<WindowQuota>(backend.namespace(), &policy, b"ada", &five);
         backend.executor().run(&Foreign(key.unwrap())).await.unwrap();
@@ -357,7 +416,7 @@ async fn candidate_without_room_in_memory_changes_no_answer() {
     let ten = Quota::sliding_window(10, HOUR).unwrap();
     let limiter = Limiter::builder(memory.executor().clone(), &namespace, "api", ten)
         .on_unavailable(Unavailable::Deny)
-        .shadow(Shadow::new(ten))
+        .shadow(on_all(ten))
         .build()
         .unwrap();
     for left in (0..10).rev() {
@@ -372,7 +431,7 @@ async fn candidate_without_room_in_memory_changes_no_answer() {
 async fn call_that_the_candidate_does_not_see_is_counted_as_unjudged() {
     let backend = Backend::memory();
     let ten = Quota::sliding_window(10, HOUR).unwrap();
-    let limiter = backend.options("api", ten).shadow(Shadow::new(ten)).build().unwrap();
+    let limiter = backend.options("api", ten).shadow(on_all(ten)).build().unwrap();
     let unjudged = || limiter.shadow_report().unwrap().unjudged;
     let _ = limiter.check_at_most("ada", 2).await.unwrap();
     assert_eq!(unjudged(), 1);
@@ -396,7 +455,7 @@ async fn report_names_no_key_unless_it_is_told_to() {
     let ten = Quota::sliding_window(10, HOUR).unwrap();
     let five = Quota::sliding_window(5, HOUR).unwrap();
     for is_showing in [false, true] {
-        let shadow = Shadow::new(five).show_keys(is_showing);
+        let shadow = on_all(five).show_keys(is_showing);
         let name = format!("api-{is_showing}");
         let limiter = backend.options(&name, ten).shadow(shadow).build().unwrap();
         let _ = limiter.check_cost("ada:203.0.113.7", 6).await.unwrap();

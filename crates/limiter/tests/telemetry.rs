@@ -154,7 +154,7 @@ async fn candidate_is_counted_by_call_and_told_of_once() {
     let memory = fleetwide_mem_backend::Memory::new();
     let options = Limiter::builder(memory.executor().clone(), &namespace, "api", ten)
         .on_unavailable(Unavailable::Deny)
-        .shadow(Shadow::new(five));
+        .shadow(Shadow::new(five).share_of_keys(1.0));
     let limiter = metrics::with_local_recorder(&metrics, || options.build()).unwrap();
     for _ in 0..12 {
         let _ = limiter.check("a").await.unwrap();

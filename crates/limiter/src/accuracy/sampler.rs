@@ -14,6 +14,7 @@ use super::op::{Judge, Judgement, Made, exact, judged_cells};
 use super::{Counts, Tally};
 use crate::algorithm::Algorithm;
 use crate::counter::by_quota;
+use crate::key_share::KeyShare;
 use crate::{Decision, PolicyName, Quota};
 
 /// Decisions that wait. Beyond it they are dropped: about 1 MB if their keys are addresses.
@@ -30,8 +31,7 @@ const AGE_MAX: Duration = Duration::from_secs(30);
 
 /// Takes the decisions of sampled keys, and never waits.
 pub(crate) struct Sampler {
-    /// A key is sampled if its hash is below.
-    below: u64,
+    keys: KeyShare,
     waiting: Sender<Sample>,
     /// Of who has not begun.
     start: Mutex<Option<Start>>,
@@ -68,9 +68,8 @@ impl Sampler {
             tally: Arc::clone(&tally),
         };
         let start: Start = Box::new(move |runtime| drop(runtime.spawn(bench.run(samples))));
-        // All of them is above every hash but one in 2^64.
-        let below = (share * u64::MAX as f64) as u64;
-        Self { below, waiting, start: Mutex::new(Some(start)), tally }
+        let keys = KeyShare::new(share);
+        Self { keys, waiting, start: Mutex::new(Some(start)), tally }
     }
 
     /// Hands on a decision over `cost` cells by `quota`, if its key is sampled.
@@ -103,7 +102,7 @@ impl Sampler {
 
     /// Whether all instances sample `name`.
     pub(crate) fn has(&self, name: &[u8]) -> bool {
-        hash(name) <= self.below && self.below > 0
+        self.keys.has(name)
     }
 
     fn begin(&self) {
@@ -115,15 +114,6 @@ impl Sampler {
             start(&runtime);
         }
     }
-}
-
-/// FNV-1a and the finisher of `SplitMix64`: the same on all instances, whatever they are built with.
-fn hash(name: &[u8]) -> u64 {
-    let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    let mut hash = name.iter().fold(0xcbf2_9ce4_8422_2325, mix);
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
 }
 
 /// Where decisions are judged, until their limiter is gone.
@@ -210,28 +200,5 @@ fn counts(samples: &[Sample], judgement: Judgement) -> Counts {
         allowed_cells: allowed.iter().map(|sample| u64::from(sample.cost)).sum(),
         refused: refused.len() as u64,
         judgement,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn share_of_the_keys_is_the_share_that_is_sampled() {
-        for share in [0.01, 0.5, 1.0] {
-            let below = (share * u64::MAX as f64) as u64;
-            let names = (0..100_000).map(|number| format!("tenant-{number}"));
-            let sampled = names.filter(|name| hash(name.as_bytes()) <= below).count() as f64;
-            let expected = share * 100_000.0;
-            assert!((sampled - expected).abs() <= expected * 0.12, "{share}: {sampled}");
-        }
-    }
-
-    // A fleet must agree on the keys, whatever each instance is built with. Seen red: without the
-    // finisher.
-    #[test]
-    fn hash_of_a_name_never_changes() {
-        assert_eq!(hash(b"tenant-7"), 0xd410_a48a_2f93_679a);
     }
 }

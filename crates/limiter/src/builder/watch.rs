@@ -8,8 +8,8 @@ use crate::Shadow;
 impl<E: Executor> LimiterBuilder<E> {
     /// Tries another quota on the same calls, in the same trips, and changes no answer. Default: none.
     ///
-    /// [`Shadow`] says what it costs and what is judged; while it is tried, no refusal is remembered
-    /// and nothing is leased. [`Limiter::shadow_report`](crate::Limiter::shadow_report) says how often
+    /// [`Shadow`] says what it costs, what is judged, and on which keys: a quarter of all by default.
+    /// For these, no refusal is remembered and nothing is leased. [`Limiter::shadow_report`](crate::Limiter::shadow_report) says how often
     /// both disagree. On all instances it is one candidate: those that count by different ones would
     /// share its state.
     pub fn shadow(self, shadow: Shadow) -> Self {

@@ -69,6 +69,9 @@ impl<E: Executor> Limiter<E> {
         let inner = &*self.inner;
         let leases = inner.leases.as_ref()?;
         let cost = u32::try_from(cost).ok().filter(|cost| *cost > 0)?;
+        if inner.tried(name).is_some() {
+            return None;
+        }
         let now = inner.clock.now();
         let taken = leases.take(name, cost, now);
         if let Some(cells) = taken.buy {

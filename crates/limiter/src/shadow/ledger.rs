@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::report::{Agreement, Divergence, FlippingKey, Opinion, ShadowReport};
 use super::top::{Entry, Top};
 use crate::algorithm::Algorithm;
+use crate::key_share::KeyShare;
 use crate::op::{Batch, Compared, Shadowed};
 use crate::telemetry::ShadowTelemetry;
 use crate::{Answer, PolicyName, Quota, Shadow};
@@ -19,6 +20,7 @@ use crate::{Answer, PolicyName, Quota, Shadow};
 /// What was seen of one candidate.
 pub(crate) struct Ledger {
     shadow: Shadow,
+    keys: KeyShare,
     policy: PolicyName,
     /// Keyed anew in each process: what it makes of a name says nothing to who can guess names.
     hasher: RandomState,
@@ -35,6 +37,7 @@ impl Ledger {
     pub(crate) fn new(shadow: Shadow, policy: &PolicyName) -> Self {
         Self {
             shadow,
+            keys: KeyShare::new(shadow.share),
             policy: policy.clone(),
             hasher: RandomState::new(),
             counts: Default::default(),
@@ -48,6 +51,11 @@ impl Ledger {
 
     pub(crate) const fn candidate(&self) -> Quota {
         self.shadow.candidate
+    }
+
+    /// Whether it is tried on what the user calls `name`.
+    pub(crate) fn tries(&self, name: &[u8]) -> bool {
+        self.keys.has(name)
     }
 
     /// Makes the step of `costs` of `key` and of the candidate's key `beside`.
@@ -148,6 +156,7 @@ impl Ledger {
         };
         ShadowReport {
             candidate: self.shadow.candidate,
+            share: self.shadow.share,
             agreement,
             unjudged: self.unjudged.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),

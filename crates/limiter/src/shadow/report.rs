@@ -11,10 +11,12 @@ use crate::{Answer, Quota};
 ///
 /// Numbers of different instances add up; the calls of one key may be spread over all of them.
 #[non_exhaustive]
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ShadowReport {
     /// The quota that is tried.
     pub candidate: Quota,
+    /// The share of all keys on which it is, from 0 to 1. Calls of others are in none of these numbers.
+    pub share: f64,
     /// How often both agreed, and how often not.
     pub agreement: Agreement,
     /// Calls that were not judged: see [`Shadow`](crate::Shadow).

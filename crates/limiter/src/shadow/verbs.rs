@@ -11,6 +11,7 @@ use crate::counter::by_quota;
 use crate::limiter::{Inner, Limiter};
 use crate::multi::rule::Rated;
 use crate::op::{Block, Delete, OfCandidate, Refund, Reset, candidate_cell};
+use crate::shadow::ledger::Ledger;
 use crate::{Held, Quota, ShadowReport};
 
 /// What a call has spent of a candidate.
@@ -29,15 +30,20 @@ impl<E: Executor> Limiter<E> {
 }
 
 impl<E: Executor> Inner<E> {
-    /// The candidate's key of what the user calls `name`, if there is a candidate.
-    pub(crate) fn beside<A: Algorithm>(&self, name: &[u8]) -> Result<Option<Key>, KeyError> {
-        let cell = |candidate| candidate_cell::<A>(&self.namespace, &self.name, name, &candidate);
-        self.shadow.as_ref().map(|ledger| cell(ledger.candidate())).transpose()
+    /// The candidate that is tried on what the user calls `name`.
+    pub(crate) fn tried(&self, name: &[u8]) -> Option<&Ledger> {
+        self.shadow.as_deref().filter(|ledger| ledger.tries(name))
     }
 
-    /// Notes a call that the candidate has not seen, if there is one.
-    pub(crate) fn unjudged(&self) {
-        if let Some(ledger) = &self.shadow {
+    /// The candidate's key of what the user calls `name`, if one is tried on it.
+    pub(crate) fn beside<A: Algorithm>(&self, name: &[u8]) -> Result<Option<Key>, KeyError> {
+        let cell = |candidate| candidate_cell::<A>(&self.namespace, &self.name, name, &candidate);
+        self.tried(name).map(|ledger| cell(ledger.candidate())).transpose()
+    }
+
+    /// Notes a call that the candidate has not seen, if one is tried on what the user calls `name`.
+    pub(crate) fn unjudged(&self, name: &[u8]) {
+        if let Some(ledger) = self.tried(name) {
             ledger.unjudged();
         }
     }
@@ -73,7 +79,7 @@ impl<E: Executor> Inner<E> {
     }
 
     fn candidate_of<A: Algorithm>(&self, name: &[u8]) -> Option<(Key, Quota)> {
-        let candidate = self.shadow.as_ref()?.candidate();
+        let candidate = self.tried(name)?.candidate();
         // A name that is none is refused by the real step.
         Some((self.beside::<A>(name).ok()??, candidate))
     }

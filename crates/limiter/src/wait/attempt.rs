@@ -65,7 +65,7 @@ impl<E: Executor, A: Algorithm> Attempt<E, A> {
         match self.owing_since {
             // Nothing was spent: a refusal that is remembered is as good as one that is asked for.
             None => {
-                if let Some(refused) = inner.denials.recall(&self.name, self.cost, now) {
+                if let Some(refused) = inner.refused(&self.name, self.cost, now) {
                     return Asked::Decided(refused);
                 }
             }
