@@ -14,7 +14,9 @@ use crate::{Mark, Quota, Verdict};
 /// [`BucketQuota`](crate::BucketQuota), [`FixedQuota`](crate::FixedQuota) and
 /// [`LogQuota`](crate::LogQuota) are those there are. Times are in µs by one clock; a state that was
 /// written later than `now` is taken to have been written now, because that clock has gone back.
-pub trait Algorithm: Copy + Debug + PartialEq + Into<Quota> + Send + Sync + 'static {
+pub trait Algorithm:
+    Copy + Debug + PartialEq + Into<Quota> + TryFrom<Quota> + Send + Sync + 'static
+{
     /// What is kept of one key.
     type State: Clone + Debug + PartialEq + Send + Sync + 'static;
 
@@ -155,6 +157,9 @@ pub struct Debit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owed {
     /// For how many µs from now any of it counts. 0: nothing is owed.
+    ///
+    /// By the fixed window longer: by half a window, but a minute at most. A new primary whose clock
+    /// is behind goes on with a window that is over by the survivor's.
     pub left_us: u64,
     /// Cells of it.
     pub cells: u32,

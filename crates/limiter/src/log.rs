@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::{Algorithm, Debit, Verbs, once, script};
+use crate::algorithm::{Algorithm, Debit, Owed, Verbs, once, script};
 use crate::{LogQuota, Verdict};
 
 static CHECK: Script = script!("log", "check", ["log_check.lua", "log_peek.lua", "reply.lua"]);
 static PEEK: Script = script!("log", "peek", ["log_peek.lua", "reply.lua"]);
 static ONCE: Script = once!("log");
 static BATCH: Script = script!("log", "batch", ["log_batch.lua"]);
+static MERGE: Script = script!("log", "merge", ["log_merge.lua", "log_peek.lua", "reply.lua"]);
 static VERBS: Verbs = Verbs {
     at_most: script!(
         "log",
@@ -84,6 +85,10 @@ impl Algorithm for LogQuota {
 
     fn batch_script() -> Option<&'static Script> {
         Some(&BATCH)
+    }
+
+    fn merge_script() -> Option<&'static Script> {
+        Some(&MERGE)
     }
 
     fn verbs() -> &'static Verbs {
@@ -150,6 +155,26 @@ impl Algorithm for LogQuota {
         let times_us = [&live[..upto - cost], &live[upto..]].concat();
         let next = LogState { window_us: self.window_us(), times_us };
         Some((cost as u64, (!next.times_us.is_empty()).then_some(next)))
+    }
+
+    /// The larger of two numbers of cells: what the server knows is a part of what the survivor knows.
+    /// Those that are missing count as spent when the survivor knows the last one to have been.
+    fn owe(
+        &self,
+        state: Option<&LogState>,
+        owed: &Owed,
+        since: u64,
+        now: ServerTime,
+    ) -> Option<LogState> {
+        let (now_us, window_us) = (now.as_micros(), self.window_us());
+        let standing = Standing::of(*self, state, now_us);
+        let live = standing.live();
+        let cells = u64::from(owed.cells).saturating_sub(since).min(self.max().into()) as usize;
+        let missing = cells.checked_sub(live.len()).filter(|missing| *missing > 0)?;
+        let at_us = (now_us + owed.left_us).saturating_sub(window_us).min(now_us);
+        let upto = live.partition_point(|&time_us| time_us <= at_us);
+        let times_us = [&live[..upto], &vec![at_us; missing], &live[upto..]].concat();
+        Some(LogState { window_us, times_us })
     }
 
     fn peek(&self, state: Option<&LogState>, now: ServerTime, cost: u32) -> Verdict {
