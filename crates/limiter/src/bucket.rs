@@ -20,7 +20,7 @@ use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
 use crate::algorithm::{Algorithm, Debit, Owed, Verbs, once, script};
 use crate::quota::Rate;
-use crate::{BucketQuota, Verdict};
+use crate::{BucketQuota, Mark, Verdict};
 
 static CHECK: Script =
     script!("bucket", "check", ["bucket_check.lua", "bucket_peek.lua", "reply.lua"]);
@@ -177,12 +177,12 @@ impl Algorithm for BucketQuota {
         &self,
         state: Option<&BucketState>,
         owed: &Owed,
-        since: u64,
+        mark: &Mark,
         now: ServerTime,
-    ) -> Option<BucketState> {
+    ) -> Option<(BucketState, u64)> {
         let (at_us, rate) = (now.as_micros(), self.parts());
         let known = Standing::of(*self, state, at_us);
-        let left_us = owed.left_us.saturating_sub(since).min(self.span_us());
+        let left_us = owed.left_us.saturating_sub(owed.given_since(mark)).min(self.span_us());
         let most = owed.cells.min(self.burst());
         let (missing, earned) = match rate.earns(left_us, 0) {
             (tokens, _) if tokens >= most.into() => (most, 0),
@@ -190,7 +190,8 @@ impl Algorithm for BucketQuota {
             (tokens, parts) => (tokens as u32 + 1, rate.token - parts),
         };
         let is_more = missing > known.missing || missing == known.missing && earned < known.earned;
-        is_more.then_some(BucketState { missing, earned, at_us, rate })
+        let next = BucketState { missing, earned, at_us, rate };
+        is_more.then_some((next, mark.next_life(now)))
     }
 
     fn price(&self, cost: u32) -> u64 {

@@ -236,4 +236,6 @@ fn make_room(table: &mut Table, keys_max: usize, now: MonoTime) {
 }
 
 #[cfg(test)]
+mod lossless;
+#[cfg(test)]
 mod tests;

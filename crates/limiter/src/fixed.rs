@@ -18,7 +18,7 @@ use std::time::Duration;
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
 use crate::algorithm::{Algorithm, Debit, Owed, Verbs, once, script};
-use crate::{FixedQuota, Verdict};
+use crate::{FixedQuota, Mark, Verdict};
 
 static CHECK: Script =
     script!("fixed", "check", ["fixed_check.lua", "fixed_peek.lua", "reply.lua"]);
@@ -189,18 +189,18 @@ impl Algorithm for FixedQuota {
         &self,
         state: Option<&FixedState>,
         owed: &Owed,
-        since: u64,
+        mark: &Mark,
         now: ServerTime,
-    ) -> Option<FixedState> {
+    ) -> Option<(FixedState, u64)> {
         let (at_us, window_us) = (now.as_micros(), self.window_us());
         let known = Standing::of(*self, state, at_us);
-        let cells = u64::from(owed.cells).saturating_sub(since) as u32;
-        let (cells, upto_us) = (cells.min(self.max()), self.boundary_us(owed.left_us, at_us));
+        let cells = owed.cells_since(mark).min(self.max());
+        let upto_us = self.boundary_us(owed.left_us, at_us);
         if cells == 0 || upto_us <= at_us || cells <= known.sum && upto_us <= known.lapses_us {
             return None;
         }
         let (sum, ends_us) = (cells.max(known.sum), upto_us.max(known.ends_us));
-        Some(FixedState { at_us, ends_us, window_us, sum })
+        Some((FixedState { at_us, ends_us, window_us, sum }, mark.next_life(now)))
     }
 
     fn peek(&self, state: Option<&FixedState>, now: ServerTime, cost: u32) -> Verdict {

@@ -31,7 +31,7 @@ if of >= generation and (is_more or is_newer and owed > 0) then
     ends = now + time_of(missing, earned, gain, token)
     state = state_of(missing, earned)
     -- The clock that the receipts speak of may be another server's.
-    if not is_shift then life = math.max(life + 1, now) end
+    life = math.max(life + 1, now)
   elseif ends > now then
     state = raw
   end

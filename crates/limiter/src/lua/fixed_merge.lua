@@ -28,7 +28,7 @@ if of >= generation and owed > 0 and (is_more or is_newer) then
     lapses, ends = closes, kept_until(closes, window)
     state = state_of(sum)
     -- The clock that the receipts speak of may be another server's.
-    if not is_shift then life = math.max(life + 1, now) end
+    life = math.max(life + 1, now)
   elseif ends > now then
     state = raw
   end
