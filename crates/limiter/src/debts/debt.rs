@@ -57,7 +57,6 @@ impl Debt {
     /// is the later one, but for cells that have left a window meanwhile.
     pub(crate) fn learn(&mut self, other: Self, now: MonoTime) {
         let is_same = (self.mark, self.quota) == (other.mark, other.quota);
-        let is_refusal = other.at == ServerTime::default();
         if !is_same || self.is_over(now) {
             if self.is_over(now) || other.is_later_than(self) {
                 *self = other;
@@ -68,8 +67,8 @@ impl Debt {
             self.cells = if is_later { other.cells } else { self.cells.max(other.cells) };
             self.until = self.until.max(other.until);
             self.at = self.at.max(other.at);
-        } else if other.until > self.until && (is_refusal || other.at > self.at) {
-            // The next window. A grant from before, told once more, is none of it.
+        } else if other.until > self.until {
+            // Of the next window.
             *self = other;
         }
     }
