@@ -50,8 +50,9 @@ struct Preface {
 pub struct Mark {
     /// Raised by each reset. 0: there was none that still matters.
     pub generation: u64,
-    /// Raised when the times in the state came to mean something else: the clock went back, or the
-    /// parameters changed.
+    /// Raised when the times in the state came to mean something else: the clock went back, the
+    /// parameters changed, or a merge wrote what another server had decided. After a merge of a
+    /// sliding window or a log it is when the cells are back that the merge has added.
     pub life: u64,
     /// All that was given back, in the units of the algorithm.
     pub refunds: u64,

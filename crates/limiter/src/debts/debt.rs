@@ -41,6 +41,10 @@ impl Debt {
         self.until
     }
 
+    pub(crate) fn mark(&self) -> Mark {
+        self.mark
+    }
+
     pub(crate) fn is_over(&self, now: MonoTime) -> bool {
         self.until <= now
     }

@@ -149,7 +149,7 @@ fn what_is_given_back_is_owed_no_more_and_a_reset_forgets_all() {
     let debts = Debts::new(100);
     learn(&debts, "a", &grant(7, 500), EPOCHS[1], 0);
     learn(&debts, "b", &grant(7, 500), EPOCHS[1], 0);
-    debts.give_back(&key("a"), 3);
+    debts.give_back(&key("a"), 3, debts.mark(&key("a")));
     debts.forget(&key("b"));
     debts.advance(EPOCHS[2]);
     assert_eq!((owed(&debts, "a", 0), owed(&debts, "b", 0)), (Some((4, 500)), None));
@@ -157,6 +157,25 @@ fn what_is_given_back_is_owed_no_more_and_a_reset_forgets_all() {
     assert_eq!(refunds, 3, "or a server that knows of it would take it off once more");
     debts.forget(&key("a"));
     assert!(!debts.is_any_owed());
+}
+
+// The story: a call that was decided after a refund, or a reset, was answered before it, and the debt was
+// made smaller than it was. Seen red so.
+#[test]
+fn what_an_answer_said_of_a_refund_or_a_reset_is_not_taken_off_once_more() {
+    let debts = Debts::new(100);
+    for name in ["a", "b"] {
+        learn(&debts, name, &marked(grant(7, 500), 0, 0, 10), EPOCHS[1], 0);
+    }
+    let before = debts.mark(&key("a"));
+    learn(&debts, "a", &marked(grant(5, 500), 0, 3, 20), EPOCHS[1], 0);
+    debts.give_back(&key("a"), 3, before);
+    learn(&debts, "b", &marked(grant(2, 500), 15, 0, 20), EPOCHS[1], 0);
+    debts.forget_before(&key("b"), 15);
+    debts.advance(EPOCHS[2]);
+    assert_eq!((owed(&debts, "a", 0), owed(&debts, "b", 0)), (Some((5, 500)), Some((2, 500))));
+    debts.forget_before(&key("b"), 16);
+    assert_eq!(owed(&debts, "b", 0), None);
 }
 
 #[test]
