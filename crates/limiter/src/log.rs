@@ -188,15 +188,16 @@ impl Algorithm for LogQuota {
         let missing = cells.saturating_sub(own.len());
         let last_us = (now_us + owed.left_us).saturating_sub(window_us);
         let is_more = missing > added || missing > 0 && last_us > added_us;
-        if !is_more && !(owed.is_newer_than(mark) && added > 0) {
+        let is_undone = owed.is_newer_than(mark) && added > 0;
+        if !(is_more || is_undone) {
             return None;
         }
         let at_us = last_us.max(added_us + 1).min(now_us);
         let mut times_us = own;
         let place = times_us.partition_point(|&time_us| time_us <= at_us);
         times_us.splice(place..place, std::iter::repeat_n(at_us, missing.max(added)));
-        let life = (mark.life + 1).max(at_us + window_us);
-        Some((LogState { window_us, times_us }, life))
+        let begun = (mark.life + 1).max(at_us + window_us);
+        Some((LogState { window_us, times_us }, begun))
     }
 
     fn peek(&self, state: Option<&LogState>, now: ServerTime, cost: u32) -> Verdict {

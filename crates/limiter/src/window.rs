@@ -307,7 +307,8 @@ impl Algorithm for WindowQuota {
         let missing = cells.saturating_sub(sum - added - refunded);
         let place = (now_us + owed.left_us).div_ceil(width_us).saturating_sub(SLOTS).min(index);
         let is_more = missing > added || missing > 0 && place > added_in;
-        if !is_more && !(owed.is_newer_than(mark) && added > 0) {
+        let is_undone = owed.is_newer_than(mark) && added > 0;
+        if !(is_more || is_undone) {
             return None;
         }
         let place = place.max(added_in).min(index);

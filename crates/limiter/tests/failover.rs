@@ -34,7 +34,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Debts are kept of so many keys.
 const ON: usize = 1_000;
 
-// Seen red: without the merge in any script, without the task that pays, with debts that are learned
+// Seen red: without the merge (of GCRA and of the sliding window), without the task that pays, with debts that are learned
 // from grants alone, and (in 200 failovers) when refunds from before a reset that the new primary has
 // missed are taken off debts from after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -64,9 +64,11 @@ if of >= generation and owed > 0 and (is_more or is_newer) then
       was, oldest, first, held_at = place, place, 0, math.min(now, (place + 1) * width - 1)
     else
       if added > 0 then take(prior, added) end
+      -- The oldest sub-window may be empty: that of a call which was given back.
       for _ = 1, 64 do
+        if refunded == 0 then break end
         local cells = math.min(refunded, oldest == was and current or first)
-        if cells > 0 then take(oldest, cells) end
+        take(oldest, cells)
         refunded = refunded - cells
       end
     end
