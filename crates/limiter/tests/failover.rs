@@ -34,9 +34,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Debts are kept of so many keys.
 const ON: usize = 1_000;
 
-// Seen red: without the merge (of GCRA and of the sliding window), without the task that pays, with debts that are learned
-// from grants alone, and (in 200 failovers) when refunds from before a reset that the new primary has
-// missed are taken off debts from after it.
+// Seen red: without the merge in either script (GCRA, sliding window), without the task that pays, with
+// debts that are learned from grants alone, and (in 200 failovers) when refunds from before a reset that
+// the new primary has missed are taken off debts from after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_a_survivor_saw_is_spent_twice() {
     let count = failovers();

@@ -20,6 +20,8 @@ use tokio::sync::watch;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MICRO: Duration = Duration::from_micros(1);
+/// What is left of the hour that a [`SimClock`] begins in.
+const TO_THE_HOUR: Duration = Duration::from_secs(2_000);
 const SOON: Duration = Duration::from_secs(20);
 const TEN: u64 = 10;
 
@@ -251,15 +253,14 @@ async fn what_was_given_back_is_not_owed() {
 async fn debt_is_worth_less_as_time_goes_on() {
     let clock = SimClock::new();
     let [gcra, window, bucket, fixed, log] = quotas();
-    let to_the_hour = Duration::from_secs(2_000);
     for (quota, after, most) in [
-        (fixed, to_the_hour - MICRO, 3),
+        (fixed, TO_THE_HOUR.saturating_sub(MICRO), 3),
         (fixed, HOUR, 10),
         (gcra, HOUR / 2, 8),
         (bucket, HOUR / 2, 8),
         (window, HOUR / 2, 3),
         (window, 2 * HOUR, 10),
-        (log, HOUR - MICRO, 3),
+        (log, HOUR.saturating_sub(MICRO), 3),
         (log, HOUR, 10),
     ] {
         let server = Server::new(&clock, false);
@@ -287,7 +288,7 @@ async fn who_comes_first_and_knew_less_lately_does_not_have_cells_come_back_too_
         spend(&one, 5).await;
         clock.advance(HOUR * 2 / 3);
         spend(&other, 5).await;
-        [&server, &late].map(Server::fail_over);
+        [&server, &late].into_iter().for_each(Server::fail_over);
         assert!(!one.check("a").await.unwrap().is_allowed());
         assert!(!other.check("a").await.unwrap().is_allowed());
         clock.advance(HOUR / 2);
@@ -301,19 +302,22 @@ async fn who_comes_first_and_knew_less_lately_does_not_have_cells_come_back_too_
 /// ahead, or behind. The failover is `after` its end by the first, or before.
 async fn left_of_fixed_window(clock_is_off: i64, after: i64) -> (u32, SimClock, Limiter<Server>) {
     let (clock, other) = (SimClock::new(), SimClock::new());
-    let (off, to_the_hour) = (Duration::from_secs(clock_is_off.unsigned_abs()), 2_000);
+    let off = Duration::from_secs(clock_is_off.unsigned_abs());
     if clock_is_off < 0 {
-        other.step_server_back(off)
+        other.step_server_back(off);
     } else {
-        other.advance_server(off)
+        other.advance_server(off);
     }
     let server = Server::by([&clock, &other], false);
     let one = limiter(&server, &clock, Quota::fixed_window(TEN, HOUR).unwrap());
-    let before = Duration::from_secs(1_900);
-    [&clock, &other].map(|clock| clock.advance(before));
+    let pass = |seconds| {
+        for clock in [&clock, &other] {
+            clock.advance(Duration::from_secs(seconds));
+        }
+    };
+    pass(1_900);
     spend(&one, 7).await;
-    let rest = Duration::from_secs((to_the_hour + after) as u64) - before;
-    [&clock, &other].map(|clock| clock.advance(rest));
+    pass((100 + after) as u64);
     server.fail_over();
     // It is refused, or the whole maximum of another window is spent.
     let is_spent = one.check_cost("a", TEN).await.unwrap().is_allowed();
@@ -337,7 +341,7 @@ async fn debt_of_a_fixed_window_is_that_of_the_same_window_by_another_clock() {
         assert_eq!(left, expected, "{why}");
         if left == 3 {
             let rest = Duration::from_secs((-after - off) as u64);
-            other.advance(rest - MICRO);
+            other.advance(rest.saturating_sub(MICRO));
             assert!(
                 !one.check_cost("a", 4).await.unwrap().is_allowed(),
                 "{why}: it ended too soon"
