@@ -14,7 +14,9 @@ use crate::{Mark, Quota, Verdict};
 /// [`BucketQuota`](crate::BucketQuota), [`FixedQuota`](crate::FixedQuota) and
 /// [`LogQuota`](crate::LogQuota) are those there are. Times are in µs by one clock; a state that was
 /// written later than `now` is taken to have been written now, because that clock has gone back.
-pub trait Algorithm: Copy + Debug + PartialEq + Into<Quota> + Send + Sync + 'static {
+pub trait Algorithm:
+    Copy + Debug + PartialEq + Into<Quota> + TryFrom<Quota> + Send + Sync + 'static
+{
     /// What is kept of one key.
     type State: Clone + Debug + PartialEq + Send + Sync + 'static;
 
@@ -85,16 +87,17 @@ pub trait Algorithm: Copy + Debug + PartialEq + Into<Quota> + Send + Sync + 'sta
         now: ServerTime,
     ) -> Option<(u64, Option<Self::State>)>;
 
-    /// What must be kept instead of `state` if as much is owed, less what was given back `since`, in
-    /// units of the algorithm. `None` if `state` says no less. It is never the sum of both.
+    /// What must be kept instead of `state`, which stands at `mark`, if as much is owed, and the
+    /// [`life`](Mark::life) that begins with it. `None` if `state` says no less. It is never the sum of
+    /// both.
     fn owe(
         &self,
         state: Option<&Self::State>,
         owed: &Owed,
-        since: u64,
+        mark: &Mark,
         now: ServerTime,
-    ) -> Option<Self::State> {
-        let _ = (state, owed, since, now);
+    ) -> Option<(Self::State, u64)> {
+        let _ = (state, owed, mark, now);
         None
     }
 
@@ -155,6 +158,9 @@ pub struct Debit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owed {
     /// For how many µs from now any of it counts. 0: nothing is owed.
+    ///
+    /// By the fixed window longer: by half a window, but a minute at most. A new primary whose clock
+    /// is behind goes on with a window that is over by the survivor's.
     pub left_us: u64,
     /// Cells of it.
     pub cells: u32,
@@ -162,6 +168,36 @@ pub struct Owed {
     pub generation: u64,
     /// All that was given back of the key, as the survivor knows it.
     pub refunds: u64,
+}
+
+impl Owed {
+    /// Whether the survivor knows of a reset that the server has missed.
+    pub(crate) const fn is_newer_than(&self, mark: &Mark) -> bool {
+        self.generation > mark.generation
+    }
+
+    /// What is no debt any more, in units of the algorithm: what was given back since, for all that
+    /// the server knows. What was given back before a reset says nothing of debts from after it.
+    pub(crate) const fn given_since(&self, mark: &Mark) -> u64 {
+        if self.is_newer_than(mark) { 0 } else { mark.refunds.saturating_sub(self.refunds) }
+    }
+
+    /// What was given back, for all that the survivor knows, and the server does not: it counts it yet.
+    pub(crate) const fn given_unknown_to(&self, mark: &Mark) -> u64 {
+        if self.is_newer_than(mark) { 0 } else { self.refunds.saturating_sub(mark.refunds) }
+    }
+
+    /// Cells that are owed still, by an algorithm that gives back cells.
+    pub(crate) fn cells_since(&self, mark: &Mark) -> u32 {
+        u64::from(self.cells).saturating_sub(self.given_since(mark)) as u32
+    }
+}
+
+impl Mark {
+    /// The life that begins now.
+    pub(crate) fn next_life(&self, now: ServerTime) -> u64 {
+        now.as_micros().max(self.life + 1)
+    }
 }
 
 /// A script of an algorithm: where it stands, and what follows.

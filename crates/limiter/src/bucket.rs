@@ -18,15 +18,17 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::{Algorithm, Debit, Verbs, once, script};
+use crate::algorithm::{Algorithm, Debit, Owed, Verbs, once, script};
 use crate::quota::Rate;
-use crate::{BucketQuota, Verdict};
+use crate::{BucketQuota, Mark, Verdict};
 
 static CHECK: Script =
     script!("bucket", "check", ["bucket_check.lua", "bucket_peek.lua", "reply.lua"]);
 static PEEK: Script = script!("bucket", "peek", ["bucket_peek.lua", "reply.lua"]);
 static ONCE: Script = once!("bucket");
 static BATCH: Script = script!("bucket", "batch", ["bucket_batch.lua"]);
+static MERGE: Script =
+    script!("bucket", "merge", ["bucket_merge.lua", "bucket_peek.lua", "reply.lua"]);
 static VERBS: Verbs = Verbs {
     at_most: script!(
         "bucket",
@@ -87,6 +89,10 @@ impl Algorithm for BucketQuota {
 
     fn batch_script() -> Option<&'static Script> {
         Some(&BATCH)
+    }
+
+    fn merge_script() -> Option<&'static Script> {
+        Some(&MERGE)
     }
 
     fn verbs() -> &'static Verbs {
@@ -162,6 +168,30 @@ impl Algorithm for BucketQuota {
         }
         next.missing = u64::from(missing).saturating_sub(given) as u32;
         Some((given_us, (next.missing > 0).then_some(next)))
+    }
+
+    /// The larger of two deficits: each includes all that was taken before it. What is left to earn
+    /// says how large the survivor's is now: too much by its trips, and by what a µs earns, as it was
+    /// rounded up. So it is cut to the tokens that were missing at the survivor's last answer.
+    fn owe(
+        &self,
+        state: Option<&BucketState>,
+        owed: &Owed,
+        mark: &Mark,
+        now: ServerTime,
+    ) -> Option<(BucketState, u64)> {
+        let (at_us, rate) = (now.as_micros(), self.parts());
+        let known = Standing::of(*self, state, at_us);
+        let left_us = owed.left_us.saturating_sub(owed.given_since(mark)).min(self.span_us());
+        let most = owed.cells.min(self.burst());
+        let (missing, earned) = match rate.earns(left_us, 0) {
+            (tokens, _) if tokens >= most.into() => (most, 0),
+            (tokens, 0) => (tokens as u32, 0),
+            (tokens, parts) => (tokens as u32 + 1, rate.token - parts),
+        };
+        let is_more = missing > known.missing || missing == known.missing && earned < known.earned;
+        let next = BucketState { missing, earned, at_us, rate };
+        is_more.then_some((next, mark.next_life(now)))
     }
 
     fn price(&self, cost: u32) -> u64 {

@@ -154,8 +154,8 @@ impl<E: Executor> LimiterBuilder<E> {
     /// which the new primary has missed it. Default: 65,536; 0 makes nothing good.
     ///
     /// Beyond it the quarter is forgotten that would count no more first, and what the new primary
-    /// has missed of those keys can be spent again. It is kept for GCRA and the sliding window, and
-    /// only where the executor can lose what was acknowledged: not in memory.
+    /// has missed of those keys can be spent again. It is kept only where
+    /// the executor can lose what was acknowledged: not in memory.
     pub fn debt_keys_max(self, keys_max: usize) -> Self {
         Self { debt_keys_max: keys_max, ..self }
     }

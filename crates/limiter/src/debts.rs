@@ -29,6 +29,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub(crate) use self::debt::Debt;
+use crate::Mark;
 
 /// Locks. Callers of different keys rarely meet at one.
 const SHARDS: usize = 16;
@@ -151,10 +152,32 @@ impl Debts {
         self.count(&mut shard, |shard| _ = shard.owed.remove(key));
     }
 
-    /// Notes that so much, in the units of its algorithm, was given back of `key`.
-    pub(crate) fn give_back(&self, key: &Key, given: u64) {
+    /// Forgets what is known of `key` from before `generation`, which a reset has begun. What was spent
+    /// after it may have been answered before.
+    pub(crate) fn forget_before(&self, key: &Key, generation: u64) {
+        let is_void = |debt: &Debt| debt.mark().generation < generation;
         let mut shard = self.shard(key).lock();
-        if let Some(debt) = shard.seen.get_mut(key) {
+        if shard.seen.get(key).is_some_and(is_void) {
+            shard.seen.remove(key);
+        }
+        if shard.owed.get(key).is_some_and(is_void) {
+            self.count(&mut shard, |shard| _ = shard.owed.remove(key));
+        }
+    }
+
+    /// Where the history of `key` stands, for all that is known.
+    pub(crate) fn mark(&self, key: &Key) -> Option<Mark> {
+        self.shard(key).lock().seen.get(key).map(Debt::mark)
+    }
+
+    /// Notes that so much, in the units of its algorithm, was given back of `key`, which stood at
+    /// `before` when that was asked for. If it stands elsewhere now, an answer that came meanwhile may
+    /// have said so already, and taken off twice it would be less than is owed.
+    pub(crate) fn give_back(&self, key: &Key, given: u64, before: Option<Mark>) {
+        let mut shard = self.shard(key).lock();
+        if let Some(debt) = shard.seen.get_mut(key)
+            && Some(debt.mark()) == before
+        {
             debt.give_back(given);
         }
     }
@@ -235,5 +258,7 @@ fn make_room(table: &mut Table, keys_max: usize, now: MonoTime) {
     });
 }
 
+#[cfg(test)]
+mod lossless;
 #[cfg(test)]
 mod tests;

@@ -17,14 +17,16 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::{Algorithm, Debit, Verbs, once, script};
-use crate::{FixedQuota, Verdict};
+use crate::algorithm::{Algorithm, Debit, Owed, Verbs, once, script};
+use crate::{FixedQuota, Mark, Verdict};
 
 static CHECK: Script =
     script!("fixed", "check", ["fixed_check.lua", "fixed_peek.lua", "reply.lua"]);
 static PEEK: Script = script!("fixed", "peek", ["fixed_peek.lua", "reply.lua"]);
 static ONCE: Script = once!("fixed");
 static BATCH: Script = script!("fixed", "batch", ["fixed_batch.lua"]);
+static MERGE: Script =
+    script!("fixed", "merge", ["fixed_merge.lua", "fixed_peek.lua", "reply.lua"]);
 static VERBS: Verbs = Verbs {
     at_most: script!(
         "fixed",
@@ -73,6 +75,27 @@ impl FixedState {
     }
 }
 
+impl FixedQuota {
+    /// For how long a count is owed after its end by the survivor's clock, for the sake of a new
+    /// primary whose clock is behind: there the window goes on, and would have the whole maximum once
+    /// more. Below half a window, or it could not be told from the next one.
+    pub(crate) fn slack_us(self) -> u64 {
+        (self.window_us() / 2).min(KEPT_US_MAX)
+    }
+
+    /// When the window ends that is owed for `left_us`, the slack included: at the boundary that is
+    /// nearest. A survivor knows the end as a time from now, later by its trips, and this server's
+    /// clock is another one. Rounded up, what belongs to a window that is over here would count in
+    /// the next one; rounded down, it would be lost where this clock is behind. Rounded to the
+    /// nearest, it is neither, unless trips and clocks together are off by half a window.
+    fn boundary_us(self, left_us: u64, now_us: u64) -> u64 {
+        let window_us = self.window_us();
+        let upto_us = now_us + left_us + (window_us / 2 - self.slack_us());
+        // No count ends later than one that was found by a clock that had gone back.
+        (upto_us / window_us * window_us).min((now_us + window_us).next_multiple_of(window_us))
+    }
+}
+
 impl Algorithm for FixedQuota {
     type State = FixedState;
 
@@ -92,6 +115,10 @@ impl Algorithm for FixedQuota {
 
     fn batch_script() -> Option<&'static Script> {
         Some(&BATCH)
+    }
+
+    fn merge_script() -> Option<&'static Script> {
+        Some(&MERGE)
     }
 
     fn verbs() -> &'static Verbs {
@@ -153,6 +180,27 @@ impl Algorithm for FixedQuota {
         let (window_us, sum) = (self.window_us(), sum - cost);
         let next = FixedState { at_us: now_us, ends_us, window_us, sum };
         Some((cost.into(), (sum > 0).then_some(next)))
+    }
+
+    /// The larger of two counts, to the later of two ends: what the server knows is a part of what the
+    /// survivor knows, and a key has one count at a time. So nothing is written for a window that is
+    /// over by this server's clock.
+    fn owe(
+        &self,
+        state: Option<&FixedState>,
+        owed: &Owed,
+        mark: &Mark,
+        now: ServerTime,
+    ) -> Option<(FixedState, u64)> {
+        let (at_us, window_us) = (now.as_micros(), self.window_us());
+        let known = Standing::of(*self, state, at_us);
+        let cells = owed.cells_since(mark).min(self.max());
+        let upto_us = self.boundary_us(owed.left_us, at_us);
+        if cells == 0 || upto_us <= at_us || cells <= known.sum && upto_us <= known.lapses_us {
+            return None;
+        }
+        let (sum, ends_us) = (cells.max(known.sum), upto_us.max(known.ends_us));
+        Some((FixedState { at_us, ends_us, window_us, sum }, mark.next_life(now)))
     }
 
     fn peek(&self, state: Option<&FixedState>, now: ServerTime, cost: u32) -> Verdict {

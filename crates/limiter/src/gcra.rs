@@ -18,7 +18,7 @@ use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
 use crate::algorithm::{Algorithm, Debit, Owed, Verbs, once, script};
 use crate::quota::SPAN_US_MAX;
-use crate::{GcraQuota, Verdict};
+use crate::{GcraQuota, Mark, Verdict};
 
 static CHECK: Script = script!("gcra", "check", ["gcra_check.lua", "gcra_peek.lua", "reply.lua"]);
 static PEEK: Script = script!("gcra", "peek", ["gcra_peek.lua", "reply.lua"]);
@@ -146,13 +146,14 @@ impl Algorithm for GcraQuota {
         &self,
         state: Option<&GcraState>,
         owed: &Owed,
-        since: u64,
+        mark: &Mark,
         now: ServerTime,
-    ) -> Option<GcraState> {
+    ) -> Option<(GcraState, u64)> {
         let (at_us, interval_us) = (now.as_micros(), self.interval_us());
-        let debt_us = owed.left_us.saturating_sub(since).min(self.span_us());
+        let debt_us = owed.left_us.saturating_sub(owed.given_since(mark)).min(self.span_us());
         let is_more = debt_us > Standing::of(*self, state, at_us).debt_us();
-        is_more.then_some(GcraState { tat_us: at_us + debt_us, at_us, interval_us })
+        let next = GcraState { tat_us: at_us + debt_us, at_us, interval_us };
+        is_more.then_some((next, mark.next_life(now)))
     }
 
     fn price(&self, cost: u32) -> u64 {

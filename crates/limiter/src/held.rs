@@ -50,8 +50,9 @@ struct Preface {
 pub struct Mark {
     /// Raised by each reset. 0: there was none that still matters.
     pub generation: u64,
-    /// Raised when the times in the state came to mean something else: the clock went back, or the
-    /// parameters changed.
+    /// Raised when the times in the state came to mean something else: the clock went back, the
+    /// parameters changed, or a merge wrote what another server had decided. After a merge of a
+    /// sliding window or a log it is when the cells are back that the merge has added.
     pub life: u64,
     /// All that was given back, in the units of the algorithm.
     pub refunds: u64,
@@ -308,13 +309,12 @@ impl<'a, A: Algorithm> View<'a, A> {
     /// this key has missed, the larger of both counts, and the generation, so that no debt from
     /// before that reset is made good after it.
     pub(crate) fn merge(mut self, owed: &Owed) -> (Answer, Option<Held<A::State>>) {
-        let Mark { generation, life, refunds } = self.mark();
-        let is_newer = owed.generation > generation;
-        let since = if is_newer { 0 } else { refunds.saturating_sub(owed.refunds) };
-        if owed.left_us == 0 || owed.generation < generation {
+        let mark = self.mark();
+        let is_newer = owed.is_newer_than(&mark);
+        if owed.left_us == 0 || owed.generation < mark.generation {
             return (self.peek(0), None);
         }
-        let merged = self.quota.owe(self.state, owed, since, self.now);
+        let merged = self.quota.owe(self.state, owed, &mark, self.now);
         if merged.is_none() && !is_newer {
             return (self.peek(0), None);
         }
@@ -323,11 +323,13 @@ impl<'a, A: Algorithm> View<'a, A> {
         let mut preface = self.fresh();
         preface.mark.generation = owed.generation;
         // What was given back before the reset says nothing of debts from after it.
-        preface.mark.refunds = if is_newer { owed.refunds } else { refunds.max(owed.refunds) };
-        if merged.is_some() && !self.is_shift {
+        let refunds = if is_newer { 0 } else { mark.refunds };
+        preface.mark.refunds = refunds.max(owed.refunds);
+        let merged = merged.map(|(state, life)| {
             // The clock that the receipts speak of may be another server's.
-            preface.mark.life = self.now.as_micros().max(life + 1);
-        }
+            preface.mark.life = life;
+            state
+        });
         let ends_us = merged.as_ref().map_or(self.ends_us, until_us);
         preface.kept_us = preface.kept_us.max(ends_us);
         if is_newer {

@@ -100,12 +100,18 @@
 //! done, before the call is decided. The server takes the larger of what it has and what it is told,
 //! never the sum. So it does not matter how many survivors come, nor in which order.
 //!
-//! - It holds for GCRA and the sliding window, over backends with histories. In memory nothing is lost.
+//! - It holds for all five algorithms, over backends with histories. In memory nothing is lost.
 //! - A reset is not undone by who did not see it, if the new primary knows of it. One that the new
 //!   primary has missed may be: then the debt from before it counts, until time has given it back.
 //!   So too a refund. What was granted before the failover cannot be refunded after it, where
 //!   anything was made good.
-//! - Cells that a sliding window has missed count from when the last of all was spent.
+//! - Cells that a sliding window or a log has missed count from when the last of all was spent.
+//! - A fixed window ends by the server's clock. What is owed counts for the window whose end is nearest
+//!   to the one that the survivor was told of, and so for the right one, unless the clocks of both
+//!   servers and the trips are off by half a window. On a primary whose clock is behind it counts to
+//!   the end of the window there, if that is a minute behind at most.
+//! - What a token bucket is given back is rounded up to µs, and each refund that a survivor has not
+//!   heard of takes as much off its debt: more than was given, by what less than a µs earns.
 //! - An instance keeps [65,536 keys](LimiterBuilder::debt_keys_max), those that count longest; of
 //!   others the new primary admits what it has missed once more. So it does of a key whose instances
 //!   all died, and of one that an instance has only peeked at.

@@ -217,13 +217,17 @@ impl<E: Executor> Inner<E> {
         let reset = Reset::new(counter.quota, key.clone());
         let aside = async { join!(self.reset_beside::<A>(name), self.forget_judged(name)) };
         let (done, _) = join!(self.debtor.run_settled(&reset), aside);
-        match done {
+        let begun = match done {
             Err(BackendError::Rejected(Rejection { kind: RejectionKind::WrongType, .. })) => {
                 self.run(&Delete::<A>::new(key.clone())).await?;
+                None
             }
-            done => _ = done?,
+            done => done?.reply,
+        };
+        match begun {
+            Some((generation, _)) => self.debtor.debts.forget_before(&key, generation),
+            None => self.debtor.debts.forget(&key),
         }
-        self.debtor.debts.forget(&key);
         if let Some(share) = &counter.share {
             share.forget(&key);
         }
@@ -310,7 +314,8 @@ impl<E: Executor> Inner<E> {
     }
 
     /// Spends for one request of `key`, and notes the answer for after a failover. One that is
-    /// remembered is noted as if it were new: what is owed may be made good for a minute too long.
+    /// remembered is noted as if it were new: what is owed may be made good for a minute too long, and
+    /// that of a fixed window in the one that is under way then.
     pub(crate) async fn spend_once<A: Algorithm>(
         &self,
         counter: &Counter<A>,

@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::{Algorithm, Debit, Verbs, once, script};
-use crate::{LogQuota, Verdict};
+use crate::algorithm::{Algorithm, Debit, Owed, Verbs, once, script};
+use crate::{LogQuota, Mark, Verdict};
 
 static CHECK: Script = script!("log", "check", ["log_check.lua", "log_peek.lua", "reply.lua"]);
 static PEEK: Script = script!("log", "peek", ["log_peek.lua", "reply.lua"]);
 static ONCE: Script = once!("log");
 static BATCH: Script = script!("log", "batch", ["log_batch.lua"]);
+static MERGE: Script = script!("log", "merge", ["log_merge.lua", "log_peek.lua", "reply.lua"]);
 static VERBS: Verbs = Verbs {
     at_most: script!(
         "log",
@@ -84,6 +85,10 @@ impl Algorithm for LogQuota {
 
     fn batch_script() -> Option<&'static Script> {
         Some(&BATCH)
+    }
+
+    fn merge_script() -> Option<&'static Script> {
+        Some(&MERGE)
     }
 
     fn verbs() -> &'static Verbs {
@@ -150,6 +155,49 @@ impl Algorithm for LogQuota {
         let times_us = [&live[..upto - cost], &live[upto..]].concat();
         let next = LogState { window_us: self.window_us(), times_us };
         Some((cost as u64, (!next.times_us.is_empty()).then_some(next)))
+    }
+
+    /// What the server knows of itself is a part of what the survivor knows; what is missing counts as
+    /// spent when the survivor knows the last cell to have been. So do the cells that others have
+    /// added before, as far as they are the same: of both numbers the larger, at the later of both
+    /// times. They are known by their time, a window before the life that the merge has begun.
+    fn owe(
+        &self,
+        state: Option<&LogState>,
+        owed: &Owed,
+        mark: &Mark,
+        now: ServerTime,
+    ) -> Option<(LogState, u64)> {
+        let (now_us, window_us) = (now.as_micros(), self.window_us());
+        let standing = Standing::of(*self, state, now_us);
+        let live = standing.live();
+        let mut added_us = mark.life.saturating_sub(window_us);
+        let mut from = live.partition_point(|&time_us| time_us < added_us);
+        let mut upto = live.partition_point(|&time_us| time_us <= added_us);
+        if owed.is_newer_than(mark) {
+            // Cells from before the reset are no part of what the survivor knows.
+            (from, upto) = (0, live.len());
+            added_us = live.last().map_or(added_us, |&last_us| last_us.max(added_us));
+        }
+        // The oldest stand for cells whose refund was lost: they are no part of it either.
+        let refunded = owed.given_unknown_to(mark) as usize;
+        let older = refunded.min(from);
+        let newer = (refunded - older).min(live.len() - upto);
+        let (own, added) = ([&live[older..from], &live[upto + newer..]].concat(), upto - from);
+        let cells = owed.cells_since(mark).min(self.max()) as usize;
+        let missing = cells.saturating_sub(own.len());
+        let last_us = (now_us + owed.left_us).saturating_sub(window_us);
+        let is_more = missing > added || missing > 0 && last_us > added_us;
+        let is_undone = owed.is_newer_than(mark) && added > 0;
+        if !(is_more || is_undone) {
+            return None;
+        }
+        let at_us = last_us.max(added_us + 1).min(now_us);
+        let mut times_us = own;
+        let place = times_us.partition_point(|&time_us| time_us <= at_us);
+        times_us.splice(place..place, std::iter::repeat_n(at_us, missing.max(added)));
+        let begun = (mark.life + 1).max(at_us + window_us);
+        Some((LogState { window_us, times_us }, begun))
     }
 
     fn peek(&self, state: Option<&LogState>, now: ServerTime, cost: u32) -> Verdict {

@@ -121,12 +121,24 @@ impl Quota {
     }
 }
 
-/// Each algorithm's parameters are a quota.
+/// Each algorithm's parameters are a quota, and a quota is those of one of them.
 macro_rules! into_quota {
     ($($parameters:ident => $variant:ident),+) => {
         $(impl From<$parameters> for Quota {
             fn from(quota: $parameters) -> Self {
                 Self::$variant(quota)
+            }
+        }
+
+        impl TryFrom<Quota> for $parameters {
+            /// The quota, of another algorithm.
+            type Error = Quota;
+
+            fn try_from(quota: Quota) -> Result<Self, Quota> {
+                match quota {
+                    Quota::$variant(parameters) => Ok(parameters),
+                    other => Err(other),
+                }
             }
         })+
     };

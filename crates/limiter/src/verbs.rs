@@ -228,9 +228,10 @@ impl<E: Executor> Inner<E> {
         }
         let _voided = self.voiding(&key, Word::refusals(&key));
         let refund = Refund::new(quota, key.clone(), debit);
+        let before = self.debtor.debts.mark(&key);
         let (given, ()) = join!(self.run(&refund), lent);
         let given = given?;
-        self.debtor.debts.give_back(&key, given);
+        self.debtor.debts.give_back(&key, given, before);
         Ok(match given {
             0 => Refunded::Nothing,
             given if given >= quota.price(debit.cost) => Refunded::All,

@@ -16,7 +16,7 @@ use std::time::Duration;
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
 use crate::algorithm::{Algorithm, Debit, Owed, Verbs, once, script};
-use crate::{Verdict, WindowQuota};
+use crate::{Mark, Verdict, WindowQuota};
 
 static CHECK: Script =
     script!("window", "check", ["window_check.lua", "window_peek.lua", "reply.lua"]);
@@ -154,6 +154,15 @@ impl WindowState {
         }
     }
 
+    /// Takes out the oldest `cost` cells, of which there are as many.
+    fn unspend_oldest(&mut self, mut cost: u32) {
+        while cost > 0 {
+            let cells = self.count(self.oldest).min(cost);
+            self.unspend(self.oldest, cells);
+            cost -= cells;
+        }
+    }
+
     /// When so much has left the window that `cost` fits into `max`.
     fn fits_at_us(&self, max: u32, cost: u32) -> u64 {
         let mut left = self.sum;
@@ -268,27 +277,52 @@ impl Algorithm for WindowQuota {
         Some((cost.into(), (used.sum > 0).then_some(used)))
     }
 
-    /// The larger of two sums: what the server knows is a part of what the survivor knows. What is
-    /// missing counts as spent when the survivor knows the last cell to have been.
+    /// What the server knows of itself is a part of what the survivor knows; what is missing counts as
+    /// spent when the survivor knows the last cell to have been. So do the cells that others have
+    /// added before, as far as they are the same: of both numbers the larger, at the later of both
+    /// times. They are known by their sub-window, which leaves the window when the life of the merge
+    /// says; others that were spent in it are taken for added.
     fn owe(
         &self,
         state: Option<&WindowState>,
         owed: &Owed,
-        since: u64,
+        mark: &Mark,
         now: ServerTime,
-    ) -> Option<WindowState> {
+    ) -> Option<(WindowState, u64)> {
         let (now_us, width_us) = (now.as_micros(), self.width_us());
+        let index = now_us / width_us;
         let used = Standing::of(*self, state, now_us).used;
-        let cells = u64::from(owed.cells).saturating_sub(since) as u32;
         let sum = used.as_ref().map_or(0, |used| used.sum);
-        let missing = cells.min(self.max()).checked_sub(sum).filter(|missing| *missing > 0)?;
-        let place = (now_us + owed.left_us).div_ceil(width_us).saturating_sub(SLOTS);
-        let at_us = now_us.min((place + 1) * width_us - 1);
-        let Some(mut used) = used else {
-            return Some(WindowState::single(at_us, width_us, missing));
+        let newest = used.as_ref().map_or(0, WindowState::newest);
+        let mut added_in = (mark.life / width_us).saturating_sub(SLOTS);
+        let is_added = |_: &&WindowState| added_in + SLOTS > index && added_in <= newest;
+        let mut added = used.as_ref().filter(is_added).map_or(0, |used| used.count(added_in));
+        if owed.is_newer_than(mark) {
+            // Cells from before the reset are no part of what the survivor knows.
+            (added, added_in) = (sum, added_in.max(newest));
+        }
+        // The oldest stand for cells whose refund was lost: they are no part of it either.
+        let refunded = owed.given_unknown_to(mark).min((sum - added).into()) as u32;
+        let cells = owed.cells_since(mark).min(self.max());
+        let missing = cells.saturating_sub(sum - added - refunded);
+        let place = (now_us + owed.left_us).div_ceil(width_us).saturating_sub(SLOTS).min(index);
+        let is_more = missing > added || missing > 0 && place > added_in;
+        let is_undone = owed.is_newer_than(mark) && added > 0;
+        if !(is_more || is_undone) {
+            return None;
+        }
+        let place = place.max(added_in).min(index);
+        let (at_us, missing) = (now_us.min((place + 1) * width_us - 1), missing.max(added));
+        let life = (mark.life + 1).max((place + SLOTS) * width_us);
+        let Some(mut used) = used.filter(|used| used.sum > added + refunded) else {
+            return Some((WindowState::single(at_us, width_us, missing), life));
         };
+        if added > 0 {
+            used.unspend(added_in, added);
+        }
+        used.unspend_oldest(refunded);
         used.spend_at(missing, at_us);
-        Some(used)
+        Some((used, life))
     }
 
     fn peek(&self, state: Option<&WindowState>, now: ServerTime, cost: u32) -> Verdict {

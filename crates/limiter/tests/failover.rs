@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use fleetwide_core_traits::{Key, Namespace};
 use fleetwide_limiter::op::cell;
 use fleetwide_limiter::{
-    GcraQuota, Limiter, PolicyName, Quota, Refunded, Source, Unavailable, WindowQuota,
+    BucketQuota, FixedQuota, GcraQuota, Limiter, LogQuota, PolicyName, Quota, Refunded, Source,
+    Unavailable, WindowQuota,
 };
 use fleetwide_redis_backend::Redis;
 use fleetwide_testkit::eventually;
@@ -22,55 +23,92 @@ use promoted::{Merged, SOON, Servers, Watched, failovers, say, seeds};
 use rand::{Rng as _, SeedableRng as _};
 use support::Rng;
 
+/// Failovers of each algorithm.
+const FAILOVERS: usize = 2;
 const HOUR: Duration = Duration::from_secs(3600);
 /// Debts are kept of so many keys.
 const ON: usize = 1_000;
 
-// Seen red: without the merge in either script, without the task that pays, with debts that are
-// learned from grants alone, and (in 200 failovers) when refunds from before a reset that the new
-// primary has missed are taken off debts from after it.
+// Seen red: without the merge in either script (GCRA, sliding window), without the task that pays, with
+// debts that are learned from grants alone, and (in 200 failovers) when refunds from before a reset that
+// the new primary has missed are taken off debts from after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_a_survivor_saw_is_spent_twice() {
-    let (mut excess, mut before, mut unseen, mut grants) = (0, 0, 0, 0);
-    let count = failovers();
-    for seed in seeds(count) {
-        for outcome in play(seed, ON).await {
-            let Outcome { admitted, contract, seen_too_late, seen_by_nobody, .. } = outcome;
-            let most = contract + seen_too_late + seen_by_nobody;
-            assert!(admitted <= most, "{admitted} of {most}: {outcome:?}, seed {seed}");
-            if outcome.is_exact {
-                assert!(admitted + 1 >= contract, "too few: {outcome:?}, seed {seed}");
+    let count = failovers(FAILOVERS);
+    for algorithm in Algorithm::ALL {
+        let (mut excess, mut before, mut unseen, mut grants) = (0, 0, 0, 0);
+        for seed in seeds(count) {
+            for outcome in play(seed, algorithm, ON).await {
+                let Outcome { admitted, contract, seen_too_late, seen_by_nobody, .. } = outcome;
+                let most = contract + seen_too_late + seen_by_nobody;
+                assert!(admitted <= most, "{admitted} of {most}: {outcome:?}, seed {seed}");
+                if outcome.is_exact {
+                    assert!(admitted + 1 >= contract, "too few: {outcome:?}, seed {seed}");
+                }
+                excess += admitted.saturating_sub(contract);
+                before += seen_too_late;
+                unseen += seen_by_nobody;
+                grants += admitted;
             }
-            excess += admitted.saturating_sub(contract);
-            before += seen_too_late;
-            unseen += seen_by_nobody;
-            grants += admitted;
         }
+        say(&format!(
+            "{algorithm:?}: {count} failovers, {grants} admitted: {excess} above the contract; \
+             {before} were granted before the debts arrived, and {unseen} seen by no survivor"
+        ));
     }
-    say(&format!(
-        "{count} failovers, {grants} admitted: {excess} above the contract; {before} were granted \
-         before the debts arrived, and {unseen} seen by no survivor"
-    ));
 }
 
 /// The same failovers, and nothing is made good: they do lose what was spent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn same_failovers_admit_more_when_nothing_is_made_good() {
-    let (mut excess, mut over, mut allowed) = (0, 0, 0);
-    let count = failovers();
-    for seed in seeds(count) {
-        let mut is_over = false;
-        for outcome in play(seed, 0).await {
-            let Outcome { admitted, contract, seen_by_nobody, .. } = outcome;
-            let most = contract + seen_by_nobody;
-            excess += admitted.saturating_sub(most);
-            is_over |= admitted > most;
-            allowed += most;
+    let count = failovers(FAILOVERS);
+    let mut all = 0;
+    for algorithm in Algorithm::ALL {
+        let (mut excess, mut over, mut allowed) = (0, 0, 0);
+        for seed in seeds(count) {
+            let mut is_over = false;
+            for outcome in play(seed, algorithm, 0).await {
+                let Outcome { admitted, contract, seen_by_nobody, .. } = outcome;
+                let most = contract + seen_by_nobody;
+                excess += admitted.saturating_sub(most);
+                is_over |= admitted > most;
+                allowed += most;
+            }
+            over += usize::from(is_over);
         }
-        over += usize::from(is_over);
+        say(&format!(
+            "{algorithm:?}: {over} of {count} failovers are over: {excess} beside {allowed} that may be"
+        ));
+        all += excess;
     }
-    say(&format!("{over} of {count} failovers are over: {excess} beside {allowed} that may be"));
-    assert!(excess > 0, "no failover has lost anything, so they prove nothing");
+    assert!(all > 0, "no failover has lost anything, so they prove nothing");
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Algorithm {
+    Gcra,
+    SlidingWindow,
+    TokenBucket,
+    FixedWindow,
+    SlidingLog,
+}
+
+impl Algorithm {
+    const ALL: [Self; 5] =
+        [Self::Gcra, Self::SlidingWindow, Self::TokenBucket, Self::FixedWindow, Self::SlidingLog];
+
+    /// A quota of which little comes back while the test runs: a cell in a second at least, or none.
+    fn quota(self, most: u64, rng: &mut Rng) -> Quota {
+        let period = Duration::from_millis(rng.random_range(1_000..=60_000));
+        match self {
+            Self::Gcra => Quota::gcra(1, period, most).unwrap(),
+            Self::SlidingWindow => Quota::sliding_window(most, HOUR).unwrap(),
+            // No whole number of µs.
+            Self::TokenBucket => Quota::token_bucket(7, 7 * period + HOUR / 9_000, most).unwrap(),
+            Self::FixedWindow => support::fixed_window_just_begun(most),
+            Self::SlidingLog => Quota::sliding_log(most, HOUR).unwrap(),
+        }
+    }
 }
 
 /// What came of one key.
@@ -90,9 +128,9 @@ struct Outcome {
 }
 
 /// Plays one failover.
-async fn play(seed: u64, debt_keys_max: usize) -> Vec<Outcome> {
+async fn play(seed: u64, algorithm: Algorithm, debt_keys_max: usize) -> Vec<Outcome> {
     let mut rng = Rng::seed_from_u64(seed);
-    let mut stage = Stage::new(&mut rng, debt_keys_max).await;
+    let mut stage = Stage::new(&mut rng, algorithm, debt_keys_max).await;
     let begun = Instant::now();
     stage.spend(&mut rng, 0..=stage.appetite).await;
     if rng.random() {
@@ -144,16 +182,10 @@ struct Instance {
 }
 
 impl Stage {
-    async fn new(rng: &mut Rng, debt_keys_max: usize) -> Self {
+    async fn new(rng: &mut Rng, algorithm: Algorithm, debt_keys_max: usize) -> Self {
         let servers = Servers::start(rng).await;
         let most = rng.random_range(5..=80);
-        let quota = if rng.random() {
-            // A cell in a second at least: few come back while the test runs.
-            let period = Duration::from_millis(rng.random_range(1_000..=60_000));
-            Quota::gcra(1, period, most).unwrap()
-        } else {
-            Quota::sliding_window(most, HOUR).unwrap()
-        };
+        let quota = algorithm.quota(most, rng);
         let survivors = rng.random_range(1..=3);
         let account = |number| Account {
             name: format!("key-{number}"),
@@ -265,7 +297,11 @@ impl Stage {
         let name = account.name.as_bytes();
         match self.quota {
             Quota::Gcra(_) => cell::<GcraQuota>(&self.namespace, &policy, name),
-            _ => cell::<WindowQuota>(&self.namespace, &policy, name),
+            Quota::SlidingWindow(_) => cell::<WindowQuota>(&self.namespace, &policy, name),
+            Quota::TokenBucket(_) => cell::<BucketQuota>(&self.namespace, &policy, name),
+            Quota::FixedWindow(_) => cell::<FixedQuota>(&self.namespace, &policy, name),
+            Quota::SlidingLog(_) => cell::<LogQuota>(&self.namespace, &policy, name),
+            _ => unreachable!("there are five"),
         }
         .unwrap()
     }
@@ -314,6 +350,10 @@ impl Stage {
     fn outcomes(&self, elapsed: Duration) -> Vec<Outcome> {
         let earned = match self.quota {
             Quota::Gcra(quota) => elapsed.as_micros() as u64 / quota.interval_us() + 1,
+            Quota::TokenBucket(quota) => {
+                let (gain, token) = quota.rate();
+                elapsed.as_micros() as u64 * gain / token + 1
+            }
             _ => 0,
         };
         let outcome = |account: &Account| {

@@ -16,6 +16,7 @@ use promoted::{Merged, SOON, Servers, Watched, failovers, say, seeds};
 use rand::{Rng as _, SeedableRng as _};
 use support::Rng;
 
+const FAILOVERS: usize = 4;
 const HOUR: Duration = Duration::from_secs(3600);
 /// Debts are kept of so many keys.
 const ON: usize = 1_000;
@@ -24,7 +25,7 @@ const ON: usize = 1_000;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_a_survivor_saw_of_a_level_is_spent_twice() {
     let (mut excess, mut before, mut unseen, mut grants) = (0, 0, 0, 0);
-    let count = failovers();
+    let count = failovers(FAILOVERS);
     for seed in seeds(count) {
         for outcome in play(seed, ON).await {
             let Outcome { admitted, contract, seen_too_late, seen_by_nobody, .. } = outcome;
@@ -47,7 +48,7 @@ async fn nothing_that_a_survivor_saw_of_a_level_is_spent_twice() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn same_failovers_admit_more_of_a_level_when_nothing_is_made_good() {
     let (mut excess, mut played) = (0, 0);
-    let count = failovers();
+    let count = failovers(FAILOVERS);
     for seed in seeds(count.max(64)) {
         for outcome in play(seed, 0).await {
             let Outcome { admitted, contract, seen_by_nobody, .. } = outcome;
@@ -240,7 +241,13 @@ impl Stage {
     /// Where an account is kept.
     fn cell(&self, account: &Account) -> Key {
         let Level { name, quota, .. } = &self.levels[account.level];
-        let part = if matches!(quota, Quota::Gcra(_)) { "gcra" } else { "window" };
+        let part = match quota {
+            Quota::Gcra(_) => "gcra",
+            Quota::SlidingWindow(_) => "window",
+            Quota::TokenBucket(_) => "bucket",
+            Quota::FixedWindow(_) => "fixed",
+            _ => "log",
+        };
         let name = account.user.map_or_else(
             || name.clone(),
             |user| format!("{name}/1.{}={}", self.users[user].len(), self.users[user]),
@@ -325,9 +332,11 @@ impl Account {
 /// No cell comes back while a test runs.
 fn quota(rng: &mut Rng) -> Quota {
     let most = rng.random_range(10..=60);
-    if rng.random() {
-        Quota::gcra(1, HOUR, most).unwrap()
-    } else {
-        Quota::sliding_window(most, HOUR).unwrap()
+    match rng.random_range(0..5) {
+        0 => Quota::gcra(1, HOUR, most).unwrap(),
+        1 => Quota::sliding_window(most, HOUR).unwrap(),
+        2 => Quota::token_bucket(1, HOUR, most).unwrap(),
+        3 => support::fixed_window_just_begun(most),
+        _ => Quota::sliding_log(most, HOUR).unwrap(),
     }
 }

@@ -13,7 +13,9 @@ use fleetwide_core_traits::{
     ServerTime, Wire,
 };
 use fleetwide_limiter::op::{Block, Check, Delete, Merge, Refund, Reset};
-use fleetwide_limiter::{Answer, Debit, GcraQuota, Held, Owed, WindowQuota};
+use fleetwide_limiter::{
+    Answer, BucketQuota, Debit, FixedQuota, GcraQuota, Held, LogQuota, Owed, WindowQuota,
+};
 use fleetwide_mem_backend::{MemExecutor, Memory};
 use fleetwide_redis_backend::RedisExecutor;
 use fleetwide_testkit::{RedisServer, SimClock, unique_namespace};
@@ -38,6 +40,21 @@ async fn gcra_merges_in_lua_and_in_rust_alike() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn window_merges_in_lua_and_in_rust_alike() {
     play_all::<WindowQuota>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bucket_merges_in_lua_and_in_rust_alike() {
+    play_all::<BucketQuota>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fixed_merges_in_lua_and_in_rust_alike() {
+    play_all::<FixedQuota>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_merges_in_lua_and_in_rust_alike() {
+    play_all::<LogQuota>().await;
 }
 
 async fn play_all<A: Slow>() {
@@ -127,7 +144,8 @@ async fn play<A: Slow>(server: &RedisServer, rng: &mut Rng) -> usize {
         move_clock(&both, &histories, rng).await;
         let held = |history: &History<A>| both.memory.peek_state::<Held<A::State>>(&history.key);
         let before: Vec<_> = histories.iter().map(held).collect();
-        let ops: Vec<Step<A>> = histories.iter().map(|history| next_step(history, rng)).collect();
+        let ops: Vec<Step<A>> =
+            histories.iter().map(|history| next_step(history, both.now(), rng)).collect();
         let replies = both.run(&ops).await;
         for ((op, (one, other)), history) in ops.iter().zip(&replies).zip(&mut histories) {
             assert_eq!(one, other, "replies differ at step {step} ({op:?}), at {}", both.now());
@@ -161,7 +179,7 @@ impl<A: Slow> History<A> {
     }
 }
 
-fn next_step<A: Slow>(history: &History<A>, rng: &mut Rng) -> Step<A> {
+fn next_step<A: Slow>(history: &History<A>, now: u64, rng: &mut Rng) -> Step<A> {
     let quota = history.quotas[usize::from(rng.random_ratio(1, 3))];
     let key = || history.key.clone();
     let max = quota.cost_max();
@@ -173,7 +191,7 @@ fn next_step<A: Slow>(history: &History<A>, rng: &mut Rng) -> Step<A> {
             Step::Refund(Refund::new(of, key(), debit))
         }
         6..=13 => {
-            let owed = owed(history, quota, rng);
+            let owed = owed(history, quota, now, rng);
             Step::Merge(Merge::new(quota, key(), owed).expect("it has merges"))
         }
         _ => {
@@ -184,10 +202,11 @@ fn next_step<A: Slow>(history: &History<A>, rng: &mut Rng) -> Step<A> {
 }
 
 /// What a survivor of this history may know, or of one that went on elsewhere.
-fn owed<A: Slow>(history: &History<A>, quota: A, rng: &mut Rng) -> Owed {
+fn owed<A: Slow>(history: &History<A>, quota: A, now: u64, rng: &mut Rng) -> Owed {
     let heals_us = quota.heals_us();
-    let left_us = match rng.random_range(0..8) {
+    let left_us = match rng.random_range(0..9) {
         0 => 0,
+        4 => quota.debt_edge_us(now) + rng.random_range(0..=2) - 1,
         1 => rng.random_range(1..=1_000),
         2 => heals_us * 2,
         3 => quota.step_us() * rng.random_range(0..=64),

@@ -8,20 +8,28 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetwide_core_traits::{ExecutorExt, Key, Namespace};
+use fleetwide_core_traits::{ExecutorExt, Namespace};
 use fleetwide_limiter::op::{Check, cell};
-use fleetwide_limiter::{
-    GcraQuota, Limiter, PolicyName, Quota, Refunded, Unavailable, WindowQuota,
-};
+use fleetwide_limiter::{Algorithm, Limiter, PolicyName, Quota, Refunded, Unavailable};
 use fleetwide_testkit::{SimClock, eventually};
 use histories::Server;
 
 const HOUR: Duration = Duration::from_secs(3600);
+const MICRO: Duration = Duration::from_micros(1);
+/// What is left of the hour that a [`SimClock`] begins in.
+const TO_THE_HOUR: Duration = Duration::from_secs(2_000);
 const SOON: Duration = Duration::from_secs(20);
 const TEN: u64 = 10;
 
-fn quotas() -> [Quota; 2] {
-    [Quota::gcra(TEN, HOUR, TEN).unwrap(), Quota::sliding_window(TEN, HOUR).unwrap()]
+/// One of each algorithm. A [`SimClock`] begins 1,600 s after the beginning of an hour.
+fn quotas() -> [Quota; 5] {
+    [
+        Quota::gcra(TEN, HOUR, TEN).unwrap(),
+        Quota::sliding_window(TEN, HOUR).unwrap(),
+        Quota::token_bucket(TEN, HOUR, TEN).unwrap(),
+        Quota::fixed_window(TEN, HOUR).unwrap(),
+        Quota::sliding_log(TEN, HOUR).unwrap(),
+    ]
 }
 
 fn namespace() -> Namespace {
@@ -39,22 +47,20 @@ fn limiter(server: &Server, clock: &SimClock, quota: Quota) -> Limiter<Server> {
 }
 
 /// What the new primary has got of what was spent: nothing, but for this.
-async fn replicate(server: &Server, quota: Quota, name: &str, cost: u32) {
-    let policy = PolicyName::new("api").unwrap();
-    let at = |key: Result<Key, _>| key.unwrap();
-    let name = name.as_bytes();
+async fn replicate(server: &Server, quota: Quota, cost: u32) {
     match quota {
-        Quota::Gcra(quota) => {
-            let key = at(cell::<GcraQuota>(&namespace(), &policy, name));
-            server.histories[1].run(&Check::new(quota, key, cost)).await.map(drop)
-        }
-        Quota::SlidingWindow(quota) => {
-            let key = at(cell::<WindowQuota>(&namespace(), &policy, name));
-            server.histories[1].run(&Check::new(quota, key, cost)).await.map(drop)
-        }
-        _ => unreachable!("no other has merges"),
+        Quota::Gcra(quota) => replicate_as(server, quota, cost).await,
+        Quota::SlidingWindow(quota) => replicate_as(server, quota, cost).await,
+        Quota::TokenBucket(quota) => replicate_as(server, quota, cost).await,
+        Quota::FixedWindow(quota) => replicate_as(server, quota, cost).await,
+        Quota::SlidingLog(quota) => replicate_as(server, quota, cost).await,
+        _ => unreachable!("there are five"),
     }
-    .unwrap();
+}
+
+async fn replicate_as<A: Algorithm>(server: &Server, quota: A, cost: u32) {
+    let key = cell::<A>(&namespace(), &PolicyName::new("api").unwrap(), b"a").unwrap();
+    let _ = server.histories[1].run(&Check::new(quota, key, cost)).await.unwrap();
 }
 
 async fn spend(limiter: &Limiter<Server>, cost: u64) {
@@ -73,7 +79,7 @@ async fn first_call_after_a_failover_carries_what_its_instance_knows() {
         let server = Server::new(&clock, false);
         let one = limiter(&server, &clock, quota);
         spend(&one, 7).await;
-        replicate(&server, quota, "a", 2).await;
+        replicate(&server, quota, 2).await;
         server.fail_over();
         assert!(!one.check_cost("a", 4).await.unwrap().is_allowed(), "7 and not 2 are spent");
         spend(&one, 3).await;
@@ -171,9 +177,17 @@ async fn what_was_given_back_is_not_owed() {
 #[tokio::test]
 async fn debt_is_worth_less_as_time_goes_on() {
     let clock = SimClock::new();
-    let [gcra, window] = quotas();
-    for (quota, after, most) in [(gcra, HOUR / 2, 8), (window, HOUR / 2, 3), (window, 2 * HOUR, 10)]
-    {
+    let [gcra, window, bucket, fixed, log] = quotas();
+    for (quota, after, most) in [
+        (fixed, TO_THE_HOUR.saturating_sub(MICRO), 3),
+        (fixed, HOUR, 10),
+        (gcra, HOUR / 2, 8),
+        (bucket, HOUR / 2, 8),
+        (window, HOUR / 2, 3),
+        (window, 2 * HOUR, 10),
+        (log, HOUR.saturating_sub(MICRO), 3),
+        (log, HOUR, 10),
+    ] {
         let server = Server::new(&clock, false);
         let one = limiter(&server, &clock, quota);
         spend(&one, 7).await;
@@ -184,16 +198,96 @@ async fn debt_is_worth_less_as_time_goes_on() {
     }
 }
 
+// The story: who came first knew of cells that had left the window meanwhile, and his were taken for
+// those that another one knew of, so they came back with his. Seen red so.
+#[tokio::test]
+async fn who_comes_first_and_knew_less_lately_does_not_have_cells_come_back_too_soon() {
+    let [_, window, _, _, log] = quotas();
+    for quota in [window, log] {
+        let clock = SimClock::new();
+        let server = Server::new(&clock, false);
+        let late = server.to_another();
+        let [one, other] = [&server, &late].map(|server| limiter(server, &clock, quota));
+        spend(&one, 5).await;
+        clock.advance(HOUR / 2);
+        spend(&one, 5).await;
+        clock.advance(HOUR * 2 / 3);
+        spend(&other, 5).await;
+        [&server, &late].into_iter().for_each(Server::fail_over);
+        assert!(!one.check("a").await.unwrap().is_allowed());
+        assert!(!other.check("a").await.unwrap().is_allowed());
+        clock.advance(HOUR / 2);
+        assert!(!one.check_cost("a", 6).await.unwrap().is_allowed(), "five are not an hour old");
+        clock.advance(HOUR * 2 / 3);
+        spend(&one, TEN).await;
+    }
+}
+
+/// What is left of a fixed window that began by one clock, by another one that is so many seconds
+/// ahead, or behind. The failover is `after` its end by the first, or before.
+async fn left_of_fixed_window(clock_is_off: i64, after: i64) -> (u32, SimClock, Limiter<Server>) {
+    let (clock, other) = (SimClock::new(), SimClock::new());
+    let off = Duration::from_secs(clock_is_off.unsigned_abs());
+    if clock_is_off < 0 {
+        other.step_server_back(off);
+    } else {
+        other.advance_server(off);
+    }
+    let server = Server::by([&clock, &other], false);
+    let one = limiter(&server, &clock, Quota::fixed_window(TEN, HOUR).unwrap());
+    let pass = |seconds| {
+        for clock in [&clock, &other] {
+            clock.advance(Duration::from_secs(seconds));
+        }
+    };
+    pass(1_900);
+    spend(&one, 7).await;
+    pass((100 + after) as u64);
+    server.fail_over();
+    // It is refused, or the whole maximum of another window is spent.
+    let is_spent = one.check_cost("a", TEN).await.unwrap().is_allowed();
+    let left = if is_spent { 10 } else { left(&one).await };
+    (left, other, one)
+}
+
+// Seen red: with the end rounded up, with it rounded down, and without the slack.
+#[tokio::test]
+async fn debt_of_a_fixed_window_is_that_of_the_same_window_by_another_clock() {
+    for (off, after, expected, why) in [
+        (0, -1, 3, "the same clock"),
+        (0, 1, 10, "over"),
+        (30, -40, 3, "ahead, and not over"),
+        (30, -20, 10, "ahead, and over: nothing is charged to the next window"),
+        (-30, -20, 3, "behind"),
+        (-30, 20, 3, "behind: the window goes on that is over by the survivor's"),
+        (-30, 31, 10, "behind, and over"),
+    ] {
+        let (left, other, one) = left_of_fixed_window(off, after).await;
+        assert_eq!(left, expected, "{why}");
+        if left == 3 {
+            let rest = Duration::from_secs((-after - off) as u64);
+            other.advance(rest.saturating_sub(MICRO));
+            assert!(
+                !one.check_cost("a", 4).await.unwrap().is_allowed(),
+                "{why}: it ended too soon"
+            );
+            other.advance(MICRO);
+            spend(&one, TEN).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn call_within_one_history_is_the_plain_script_and_one_trip() {
-    for (quota, script) in quotas().into_iter().zip(["limiter.gcra_check", "limiter.window_check"])
-    {
+    let scripts = ["gcra", "window", "bucket", "fixed", "log"];
+    for (quota, script) in quotas().into_iter().zip(scripts) {
+        let script = format!("limiter.{script}_check");
         let clock = SimClock::new();
         let server = Server::new(&clock, true);
         let one = limiter(&server, &clock, quota);
         for _ in 0..12 {
             let _ = one.check("a").await.unwrap();
-            assert_eq!(server.scripts(), [script]);
+            assert_eq!(server.scripts(), [&*script]);
         }
     }
 }

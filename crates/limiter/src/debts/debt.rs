@@ -12,7 +12,7 @@ use crate::{Answer, Mark, Quota, Verdict};
 pub(crate) struct Debt {
     /// By which it was asked.
     pub(crate) quota: Quota,
-    /// When none of it counts any more.
+    /// When none of it counts any more, on a server whose clock is as far behind as may be.
     until: MonoTime,
     cells: u32,
     mark: Mark,
@@ -29,12 +29,20 @@ impl Debt {
         if answer.blocked_us > 0 || reset_after_us == 0 || cells == 0 {
             return None;
         }
-        let until = now.plus(Duration::from_micros(reset_after_us));
+        let slack_us = match quota {
+            Quota::FixedWindow(quota) => quota.slack_us(),
+            _ => 0,
+        };
+        let until = now.plus(Duration::from_micros(reset_after_us + slack_us));
         Some(Self { quota, until, cells, mark: answer.mark, at: answer.at })
     }
 
     pub(crate) fn until(&self) -> MonoTime {
         self.until
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        self.mark
     }
 
     pub(crate) fn is_over(&self, now: MonoTime) -> bool {
@@ -53,12 +61,18 @@ impl Debt {
     /// is the later one, but for cells that have left a window meanwhile.
     pub(crate) fn learn(&mut self, other: Self, now: MonoTime) {
         let is_same = (self.mark, self.quota) == (other.mark, other.quota);
-        if is_same && !self.is_over(now) {
-            let is_later = other.at > ServerTime::default() && other.at >= self.at;
+        if !is_same || self.is_over(now) {
+            if self.is_over(now) || other.is_later_than(self) {
+                *self = other;
+            }
+        } else if self.is_of_window_of(&other) {
+            // Of one moment, the larger is the later one.
+            let is_later = other.at > self.at;
             self.cells = if is_later { other.cells } else { self.cells.max(other.cells) };
             self.until = self.until.max(other.until);
             self.at = self.at.max(other.at);
-        } else if self.is_over(now) || other.is_later_than(self) {
+        } else if other.until > self.until {
+            // Of the next window.
             *self = other;
         }
     }
@@ -72,7 +86,8 @@ impl Debt {
         } else if new == known {
             let later = if other.until > self.until { other } else { *self };
             let refunds = self.mark.refunds.max(other.mark.refunds);
-            let cells = self.cells.max(other.cells);
+            let is_one_count = self.is_of_window_of(&other);
+            let cells = if is_one_count { self.cells.max(other.cells) } else { later.cells };
             *self = Self { cells, mark: Mark { refunds, ..later.mark }, ..later };
         }
     }
@@ -81,9 +96,22 @@ impl Debt {
     pub(crate) fn give_back(&mut self, given: u64) {
         self.mark.refunds += given;
         match self.quota {
-            Quota::Gcra(_) => self.until = self.until.minus(Duration::from_micros(given)),
-            _ => self.cells -= (given.min(self.cells.into())) as u32,
+            // It is a time. The cells stay an upper bound.
+            Quota::Gcra(_) | Quota::TokenBucket(_) => {
+                self.until = self.until.minus(Duration::from_micros(given));
+            }
+            Quota::SlidingWindow(_) | Quota::FixedWindow(_) | Quota::SlidingLog(_) => {
+                self.cells -= (given.min(self.cells.into())) as u32;
+            }
         }
+    }
+
+    /// Whether both are of one count. Each fixed window has its own, and what is known of one says
+    /// nothing of the next. Ends of one window are some trips apart.
+    fn is_of_window_of(&self, other: &Self) -> bool {
+        let Quota::FixedWindow(quota) = other.quota else { return true };
+        let apart = self.until.since(other.until).max(other.until.since(self.until));
+        2 * apart < Duration::from_micros(quota.window_us())
     }
 
     /// Whether it was decided later, for all that marks and the server's clock say.

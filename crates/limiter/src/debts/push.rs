@@ -18,10 +18,11 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Debt, Debts, SHARDS};
+use crate::Answer;
 use crate::algorithm::Algorithm;
+use crate::counter::by_quota;
 use crate::multi::rule::Rated;
 use crate::op::{Form, Merge, Rate};
-use crate::{Answer, GcraQuota, Quota, WindowQuota};
 
 /// Debts of one trip. Others' calls wait for them on the server, for less than a millisecond.
 const TRIP_MAX: usize = 64;
@@ -145,25 +146,30 @@ impl<E: Executor> Debtor<E> {
     ///
     /// # Errors
     /// The first of those that were not made good; they are still owed.
-    async fn pay(&self, some: Vec<(Key, Debt)>) -> Result<(), BackendError> {
-        let (mut gcra, mut windows) = (Vec::new(), Vec::new());
-        for (key, debt) in some {
-            match debt.quota {
-                Quota::Gcra(quota) => gcra.push((quota, key, debt)),
-                Quota::SlidingWindow(quota) => windows.push((quota, key, debt)),
-                // No other algorithm has anything learned.
-                _ => {}
-            }
+    async fn pay(&self, mut some: Vec<(Key, Debt)>) -> Result<(), BackendError> {
+        // A limiter has one algorithm; the debts of several levels may have more.
+        while let Some(quota) = some.last().map(|(_, debt)| debt.quota) {
+            let is_alike = |(_, debt): &(Key, Debt)| debt.quota.is_of_algorithm_of(&quota);
+            let (alike, others) = some.into_iter().partition(is_alike);
+            by_quota!(quota, quota => self.pay_alike(quota, alike).await)?;
+            some = others;
         }
-        self.merge::<GcraQuota>(gcra).await?;
-        self.merge::<WindowQuota>(windows).await
+        Ok(())
     }
 
-    async fn merge<A: Rated>(&self, some: Vec<(A, Key, Debt)>) -> Result<(), BackendError> {
+    /// Makes good debts of one algorithm, that of `_quota`.
+    async fn pay_alike<A: Rated>(
+        &self,
+        _quota: A,
+        some: Vec<(Key, Debt)>,
+    ) -> Result<(), BackendError> {
         let now = self.clock.now();
-        let merge =
-            |(quota, key, debt): &(A, Key, Debt)| Merge::new(*quota, key.clone(), debt.owed(now));
-        let merges: Vec<Merge<A>> = some.iter().filter_map(merge).collect();
+        let merge = |(key, debt): (Key, Debt)| {
+            let quota = A::try_from(debt.quota).ok()?;
+            let merge = Merge::new(quota, key.clone(), debt.owed(now))?;
+            Some(((quota, key, debt), merge))
+        };
+        let (some, merges): (Vec<_>, Vec<_>) = some.into_iter().filter_map(merge).unzip();
         if merges.is_empty() {
             return Ok(());
         }

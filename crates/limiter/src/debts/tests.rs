@@ -107,12 +107,49 @@ fn later_answer_replaces_an_earlier_one_and_no_other_way_round() {
     assert_eq!(owed(&debts, "a", 0), Some((5, 700)));
 }
 
+// Seen red: when the last to come in is taken for the later one.
+#[test]
+fn larger_of_two_answers_of_one_moment_is_the_later_one() {
+    let debts = Debts::new(100);
+    for cells in [50, 40] {
+        learn(&debts, "a", &marked(grant(cells, 500), 0, 0, 10), EPOCHS[1], 0);
+    }
+    debts.advance(EPOCHS[2]);
+    assert_eq!(owed(&debts, "a", 0), Some((50, 500)));
+}
+
+/// A fixed window of 20 s, the end of which is told, and for how long its debts are longer.
+fn fixed(debts: &Debts, cells: u32, left: u64, at_server: u64, now: u64, epoch: Epoch) {
+    let quota = Quota::fixed_window(100, Duration::from_secs(20)).unwrap();
+    let answer = marked(grant(cells, left), 0, 0, at_server);
+    debts.learn(&key("a"), Debt::of(quota, &answer, at(now)).unwrap(), epoch, at(now));
+}
+
+// Seen red: when all answers are taken to be of one window.
+#[test]
+fn what_is_known_of_one_fixed_window_says_nothing_of_the_next() {
+    let slack = 10_000;
+    let owed_after = |debts: &Debts, now| {
+        debts.advance(EPOCHS[3]);
+        owed(debts, "a", now)
+    };
+    let debts = Debts::new(100);
+    fixed(&debts, 90, 1_000, 10, 0, EPOCHS[1]);
+    fixed(&debts, 5, 20_000, 0, 1_003, EPOCHS[1]); // a refusal in the next window, a trip later
+    fixed(&debts, 92, 10, 0, 1_004, EPOCHS[1]); // one from the last window, late
+    assert_eq!(owed_after(&debts, 1_003), Some((5, 20_000 + slack)));
+    let debts = Debts::new(100);
+    fixed(&debts, 90, 1_000, 10, 0, EPOCHS[1]);
+    fixed(&debts, 5, 20_000, 20, 1_003, EPOCHS[2]);
+    assert_eq!(owed_after(&debts, 1_003), Some((5, 20_000 + slack)), "of two histories");
+}
+
 #[test]
 fn what_is_given_back_is_owed_no_more_and_a_reset_forgets_all() {
     let debts = Debts::new(100);
     learn(&debts, "a", &grant(7, 500), EPOCHS[1], 0);
     learn(&debts, "b", &grant(7, 500), EPOCHS[1], 0);
-    debts.give_back(&key("a"), 3);
+    debts.give_back(&key("a"), 3, debts.mark(&key("a")));
     debts.forget(&key("b"));
     debts.advance(EPOCHS[2]);
     assert_eq!((owed(&debts, "a", 0), owed(&debts, "b", 0)), (Some((4, 500)), None));
@@ -120,6 +157,25 @@ fn what_is_given_back_is_owed_no_more_and_a_reset_forgets_all() {
     assert_eq!(refunds, 3, "or a server that knows of it would take it off once more");
     debts.forget(&key("a"));
     assert!(!debts.is_any_owed());
+}
+
+// The story: a call that was decided after a refund, or a reset, was answered before it, and the debt was
+// made smaller than it was. Seen red so.
+#[test]
+fn what_an_answer_said_of_a_refund_or_a_reset_is_not_taken_off_once_more() {
+    let debts = Debts::new(100);
+    for name in ["a", "b"] {
+        learn(&debts, name, &marked(grant(7, 500), 0, 0, 10), EPOCHS[1], 0);
+    }
+    let before = debts.mark(&key("a"));
+    learn(&debts, "a", &marked(grant(5, 500), 0, 3, 20), EPOCHS[1], 0);
+    debts.give_back(&key("a"), 3, before);
+    learn(&debts, "b", &marked(grant(2, 500), 15, 0, 20), EPOCHS[1], 0);
+    debts.forget_before(&key("b"), 15);
+    debts.advance(EPOCHS[2]);
+    assert_eq!((owed(&debts, "a", 0), owed(&debts, "b", 0)), (Some((5, 500)), Some((2, 500))));
+    debts.forget_before(&key("b"), 16);
+    assert_eq!(owed(&debts, "b", 0), None);
 }
 
 #[test]

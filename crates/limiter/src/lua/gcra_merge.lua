@@ -20,7 +20,7 @@ if of >= generation and (owed > debt or is_newer and owed > 0) then
     ends = now + debt
     state = struct.pack('>I8I8I8', ends, now, interval)
     -- The clock that the receipts speak of may be another server's.
-    if not is_shift then life = math.max(life + 1, now) end
+    life = math.max(life + 1, now)
   end
   -- Debts from before the reset live no longer than a whole burst.
   if is_newer then kept = math.max(kept, now + span) end

@@ -4,8 +4,9 @@
 --          first byte is 0; a preface begins with 1. Big-endian:
 --          at 8          µs, when the preface was written
 --          generation 8  raised by each reset; debts and receipts of another one count for nothing
---          life 8        raised when the state was re-anchored or its parameters changed; receipts
---                        from before give nothing back
+--          life 8        raised when the state was re-anchored, its parameters changed, or a merge
+--                        wrote it; receipts from before give nothing back. A merge of a window or a
+--                        log says with it which cells it has added
 --          refunds 8     all that was given back, in the units of the algorithm
 --          kept 8        µs, until when somebody may hold a receipt or a debt that needs the above
 --          blocked 8     µs, until when everything is refused

@@ -1,7 +1,10 @@
 -- window_merge.lua: make good what a new primary has missed, as a survivor knows it; between settle.lua
--- and window_peek.lua, which answers. The larger of two sums is the right one, and never both: what
--- the server knows is a part of what the survivor knows. The cells that are missing count as spent
--- when the survivor knows the last to have been, which is not before they were.
+-- and window_peek.lua, which answers. What the server knows of itself is a part of what the survivor
+-- knows. The cells that are missing count as spent when the survivor knows the last to have been,
+-- which is not before they were. So do those that others have added before, as far as they are the
+-- same: of both numbers the larger, at the later of both times, or who comes first, and knew less
+-- lately, would have cells come back too soon. They are known by their sub-window, which leaves the
+-- window at `life`.
 -- ARGV[3]  0: window.lua finds out where the quota stands, and no more
 -- ARGV[4]  µs, until all that the survivor knows of has left the window;  [5] cells of it
 -- ARGV[6]  generation and [7] refunds of the key, as the survivor knows them
@@ -12,16 +15,64 @@ local owed, of, since = tonumber(ARGV[4]), tonumber(ARGV[6]), refunds - tonumber
 local is_newer = of > generation
 -- A debt from before a reset counts for nothing. What was given back since is no debt any more.
 if is_newer or since < 0 then since = 0 end
-local missing = math.min(tonumber(ARGV[5]) - since, max) - sum
-if of >= generation and owed > 0 and (missing > 0 or is_newer) then
+
+-- Takes cells out of a sub-window that has as many.
+local function take(from, cells)
+  sum = sum - cells
+  if from == was then
+    current = current - cells
+    return
+  end
+  local slot = from % 64 * 4
+  local rest = struct.unpack('>I4', ring, slot + 1) - cells
+  ring = ring:sub(1, slot) .. struct.pack('>I4', rest) .. ring:sub(slot + 5)
+  if from == oldest then
+    first = rest
+    while first == 0 and oldest < was do
+      oldest = oldest + 1
+      if oldest < was then first = struct.unpack('>I4', ring, oldest % 64 * 4 + 1) end
+    end
+  end
+end
+
+-- What others have added before stands in the sub-window `prior`.
+local prior, added = math.floor(life / width) - 64, 0
+if is_used and prior == was then
+  added = current
+elseif is_used and prior > index - 64 and prior < was then
+  ring = ring or redis.call('GETRANGE', key, base + 36, -1)
+  added = struct.unpack('>I4', ring, prior % 64 * 4 + 1)
+end
+if is_newer and is_used then
+  -- Cells from before the reset are no part of what the survivor knows.
+  prior, added = math.max(prior, was), sum
+end
+-- The oldest stand for cells whose refund was lost: they are no part of it either.
+local refunded = is_newer and 0 or math.max(0, tonumber(ARGV[7]) - refunds)
+refunded = math.min(refunded, sum - added)
+local missing = math.min(tonumber(ARGV[5]) - since, max) - (sum - added - refunded)
+local place = math.min(index, math.ceil((now + owed) / width) - 64)
+local is_more = missing > added or missing > 0 and place > prior or is_newer and added > 0
+if of >= generation and owed > 0 and (is_more or is_newer) then
   local state = ''
-  if missing > 0 then
-    local place = math.min(index, math.ceil((now + owed) / width) - 64)
-    ring = ring or (is_used and redis.call('GETRANGE', key, base + 36, -1)) or string.rep('\0', 256)
-    if not is_used then
-      was, oldest, is_used = place, place, true
-      held_at = math.min(now, (place + 1) * width - 1)
-    elseif place > was then
+  if is_more then
+    place, missing = math.min(index, math.max(place, prior)), math.max(missing, added)
+    ring = ring or (is_used and redis.call('GETRANGE', key, base + 36, -1))
+    if sum == added + refunded then
+      -- The server knows nothing of itself.
+      is_used, ring, sum, current = true, string.rep('\0', 256), 0, 0
+      was, oldest, first, held_at = place, place, 0, math.min(now, (place + 1) * width - 1)
+    else
+      if added > 0 then take(prior, added) end
+      -- The oldest sub-window may be empty: that of a call which was given back.
+      for _ = 1, 64 do
+        if refunded == 0 then break end
+        local cells = math.min(refunded, oldest == was and current or first)
+        take(oldest, cells)
+        refunded = refunded - cells
+      end
+    end
+    if place > was then
       -- A sub-window begins, so the count of the last one moves from the head to the ring.
       if oldest == was then first = current end
       local slot = was % 64 * 4
@@ -40,7 +91,7 @@ if of >= generation and owed > 0 and (missing > 0 or is_newer) then
     ends = (was + 64) * width
     state = struct.pack('>I8I8I4I4I8I4', held_at, width, sum, current, oldest, first) .. ring
     -- The clock that the receipts speak of may be another server's.
-    if not is_shift then life = math.max(life + 1, now) end
+    life = math.max(life + 1, (place + 64) * width)
   elseif ends > now then
     state = redis.call('GETRANGE', key, base, -1)
   end

@@ -28,9 +28,14 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(clock: &(impl Clock + Clone), is_told: bool) -> Self {
-        let memory = || Memory::builder().clock(Arc::new(clock.clone())).build().executor().clone();
+        Self::by([clock, clock], is_told)
+    }
+
+    /// Each by its own clock.
+    pub(crate) fn by(clocks: [&(impl Clock + Clone); 2], is_told: bool) -> Self {
+        let memory = |clock: Arc<dyn Clock>| Memory::builder().clock(clock).build();
         Self {
-            histories: [memory(), memory()],
+            histories: clocks.map(|clock| memory(Arc::new(clock.clone())).executor().clone()),
             serving: Arc::default(),
             told: Arc::new(watch::Sender::new(0)),
             is_told,

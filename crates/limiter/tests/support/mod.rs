@@ -74,6 +74,11 @@ pub(crate) trait Rules: Algorithm + Random {
     fn edge_us(&self, _now: u64) -> u64 {
         self.step_us()
     }
+
+    /// A time that is left of a debt around which it comes to mean something else.
+    fn debt_edge_us(&self, _now: u64) -> u64 {
+        self.step_us()
+    }
 }
 
 impl Rules for GcraQuota {

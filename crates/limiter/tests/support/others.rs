@@ -77,6 +77,12 @@ impl Rules for FixedQuota {
     fn edge_us(&self, now: u64) -> u64 {
         self.window_us() - now % self.window_us()
     }
+
+    /// Half a window beyond the next end, with what such a debt is longer by.
+    fn debt_edge_us(&self, now: u64) -> u64 {
+        let window = self.window_us();
+        self.edge_us(now) + window.div_ceil(2) + (window / 2).min(60_000_000)
+    }
 }
 
 impl Rules for LogQuota {

@@ -14,15 +14,14 @@ use rand::Rng as _;
 
 use crate::support::{self, Rng};
 
-/// `FLEETWIDE_FAILOVERS` sets another number, for the long run.
-const FAILOVERS: usize = 4;
 /// How long an event of these tests may take; they take milliseconds.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-pub(crate) fn failovers() -> usize {
+/// `few`, or as many as `FLEETWIDE_FAILOVERS` says for the long run.
+pub(crate) fn failovers(few: usize) -> usize {
     match env::var("FLEETWIDE_FAILOVERS") {
         Ok(text) => text.parse().expect("FLEETWIDE_FAILOVERS is a number"),
-        Err(_) => FAILOVERS,
+        Err(_) => few,
     }
 }
 
