@@ -276,7 +276,7 @@ impl<E: Executor> LimiterBuilder<E> {
         }
         if let Some(Shadow { candidate, .. }) = self.shadow {
             let verbs = by_quota!(candidate, candidate => verbs_of(candidate));
-            self.executor.prepare(&[&[Shadowed::<A>::SCRIPT][..], &verbs].concat());
+            self.executor.prepare(&[&[Shadowed::script_of(quota, candidate)][..], &verbs].concat());
         }
         let share = instances.map(|instances| Share::new(quota, instances, self.share_keys_max));
         Counter { quota, share }

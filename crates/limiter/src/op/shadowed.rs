@@ -15,34 +15,46 @@ use crate::multi::Rule;
 use crate::multi::rule::Rated;
 use crate::{Answer, Held, PolicyName, Quota, Verdict};
 
-/// A whole script of a batch, as a function of what are its keys and its arguments.
-macro_rules! batch {
-    ($kind:literal, $algorithm:literal) => {
-        concat!(
-            "batches[",
-            $kind,
-            "] = function(KEYS, ARGV)\n",
-            include_str!("../lua/open.lua"),
-            include_str!(concat!("../lua/", $algorithm, ".lua")),
-            include_str!("../lua/settle.lua"),
-            include_str!(concat!("../lua/", $algorithm, "_batch.lua")),
-            "end\n"
+/// The whole scripts of two batches, as functions of what are their keys and their arguments. A
+/// script of its own for each pair: the server makes each function anew for each call.
+macro_rules! pair {
+    ($real:literal, $candidate:literal) => {
+        Script::timed(
+            "limiter.shadow",
+            &[
+                "local function decide(KEYS, ARGV)",
+                include_str!("../lua/open.lua"),
+                include_str!(concat!("../lua/", $real, ".lua")),
+                include_str!("../lua/settle.lua"),
+                include_str!(concat!("../lua/", $real, "_batch.lua")),
+                "end",
+                "local function judge(KEYS, ARGV)",
+                include_str!("../lua/open.lua"),
+                include_str!(concat!("../lua/", $candidate, ".lua")),
+                include_str!("../lua/settle.lua"),
+                include_str!(concat!("../lua/", $candidate, "_batch.lua")),
+                "end",
+                include_str!("../lua/shadow.lua"),
+            ],
         )
     };
 }
 
-static SCRIPT: Script = Script::timed(
-    "limiter.shadow",
-    &[
-        "local batches = {}",
-        batch!("1", "gcra"),
-        batch!("2", "window"),
-        batch!("3", "bucket"),
-        batch!("4", "fixed"),
-        batch!("5", "log"),
-        include_str!("../lua/shadow.lua"),
-    ],
-);
+macro_rules! pairs {
+    ($($real:literal),+) => {
+        [$([
+            pair!($real, "gcra"),
+            pair!($real, "window"),
+            pair!($real, "bucket"),
+            pair!($real, "fixed"),
+            pair!($real, "log"),
+        ]),+]
+    };
+}
+
+/// By the [kind](Rule::kind) of the quota, and then by that of the candidate. Only those that are used
+/// are made.
+static PAIRS: [[Script; 5]; 5] = pairs!("gcra", "window", "bucket", "fixed", "log");
 
 /// The key of what `user_key` would have spent of a candidate beside algorithm `A`: beside that of
 /// [`cell`](super::cell), in the same slot.
@@ -102,7 +114,11 @@ impl Compared {
 }
 
 impl<A: Algorithm> Shadowed<A> {
-    pub(crate) const SCRIPT: &'static Script = &SCRIPT;
+    /// The script that decides by `quota` and by `candidate`.
+    pub(crate) fn script_of(quota: A, candidate: Quota) -> &'static Script {
+        let place = |quota| Rule::Rate(quota).kind() as usize - 1;
+        &PAIRS[place(quota.into())][place(candidate)]
+    }
 
     /// The step that spends `costs`, in their order, of `keys`: that of the quota and that of the
     /// candidate, of one tag. None of the costs may be above the quota's
@@ -141,7 +157,7 @@ impl<A: Algorithm> AtomicOp for Shadowed<A> {
     type Reply = Vec<Compared>;
 
     fn script(&self) -> &'static Script {
-        Self::SCRIPT
+        Self::script_of(self.quota, self.candidate)
     }
 
     fn keys(&self) -> &[Key] {
@@ -149,6 +165,9 @@ impl<A: Algorithm> AtomicOp for Shadowed<A> {
     }
 
     fn args(&self, to: &mut dyn ArgSink) {
+        let mut own = Count(0);
+        side(self.quota, &self.costs, &mut own);
+        to.uint(own.0);
         side(self.quota, &self.costs, to);
         by_quota!(self.candidate, candidate => side(candidate, &self.tried(), to));
     }
@@ -181,12 +200,8 @@ impl<A: Algorithm> AtomicOp for Shadowed<A> {
     }
 }
 
-/// Writes the arguments of one side: its kind, how many arguments its batch has, and those.
+/// Writes the arguments of one side.
 fn side<A: Algorithm>(quota: A, costs: &[u32], to: &mut dyn ArgSink) {
-    let mut own = Count(0);
-    quota.args(&mut own);
-    to.uint(Rule::Rate(quota.into()).kind());
-    to.uint(own.0 + 2);
     quota.args(to);
     to.uint(0);
     let costs: Vec<u8> = costs.iter().flat_map(|cost| cost.to_be_bytes()).collect();
