@@ -82,9 +82,9 @@ impl Shadow {
         Self { candidate, share: SHARE_DEFAULT, is_showing: false }
     }
 
-    /// Sets the share of all keys on which it is tried, from 0 to 1. Default: a quarter, which costs a
-    /// service less than a fifth of its rate where Redis is what bounds it; all keys cost two fifths
-    /// there (`docs/benchmarks.md`).
+    /// Sets the share of all keys on which it is tried, from 0 to 1. Default: a quarter, which leaves a
+    /// service more than three quarters of its rate where Redis is what bounds it; all keys leave it
+    /// about a half there (`docs/benchmarks.md`).
     ///
     /// By the hash of its name, it is tried on a key by all instances or by none, so that what a key
     /// would have spent is whole. Nothing changes for the others: their refusals are remembered, and
