@@ -216,6 +216,26 @@ macro_rules! script {
 }
 pub(crate) use script;
 
+/// The script that makes good what a new primary has missed.
+macro_rules! merge {
+    ($algorithm:literal) => {
+        Script::timed(
+            concat!("limiter.", $algorithm, "_merge"),
+            &[
+                include_str!("lua/open.lua"),
+                include_str!(concat!("lua/", $algorithm, ".lua")),
+                include_str!("lua/settle.lua"),
+                include_str!("lua/merge_open.lua"),
+                include_str!(concat!("lua/", $algorithm, "_merge.lua")),
+                include_str!("lua/merge_close.lua"),
+                include_str!(concat!("lua/", $algorithm, "_peek.lua")),
+                include_str!("lua/reply.lua"),
+            ],
+        )
+    };
+}
+pub(crate) use merge;
+
 /// A check that is made once per request: the parts of the check, all of them, in a function.
 macro_rules! once {
     ($algorithm:literal) => {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::{Algorithm, Debit, Owed, Verbs, once, script};
+use crate::algorithm::{Algorithm, Debit, Owed, Verbs, merge, once, script};
 use crate::quota::Rate;
 use crate::{BucketQuota, Mark, Verdict};
 
@@ -27,8 +27,7 @@ static CHECK: Script =
 static PEEK: Script = script!("bucket", "peek", ["bucket_peek.lua", "reply.lua"]);
 static ONCE: Script = once!("bucket");
 static BATCH: Script = script!("bucket", "batch", ["bucket_batch.lua"]);
-static MERGE: Script =
-    script!("bucket", "merge", ["bucket_merge.lua", "bucket_peek.lua", "reply.lua"]);
+static MERGE: Script = merge!("bucket");
 static VERBS: Verbs = Verbs {
     at_most: script!(
         "bucket",

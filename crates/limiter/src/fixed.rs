@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::{Algorithm, Debit, Owed, Verbs, once, script};
+use crate::algorithm::{Algorithm, Debit, Owed, Verbs, merge, once, script};
 use crate::{FixedQuota, Mark, Verdict};
 
 static CHECK: Script =
@@ -25,8 +25,7 @@ static CHECK: Script =
 static PEEK: Script = script!("fixed", "peek", ["fixed_peek.lua", "reply.lua"]);
 static ONCE: Script = once!("fixed");
 static BATCH: Script = script!("fixed", "batch", ["fixed_batch.lua"]);
-static MERGE: Script =
-    script!("fixed", "merge", ["fixed_merge.lua", "fixed_peek.lua", "reply.lua"]);
+static MERGE: Script = merge!("fixed");
 static VERBS: Verbs = Verbs {
     at_most: script!(
         "fixed",

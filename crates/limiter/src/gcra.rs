@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::{Algorithm, Debit, Owed, Verbs, once, script};
+use crate::algorithm::{Algorithm, Debit, Owed, Verbs, merge, once, script};
 use crate::quota::SPAN_US_MAX;
 use crate::{GcraQuota, Mark, Verdict};
 
@@ -24,7 +24,7 @@ static CHECK: Script = script!("gcra", "check", ["gcra_check.lua", "gcra_peek.lu
 static PEEK: Script = script!("gcra", "peek", ["gcra_peek.lua", "reply.lua"]);
 static ONCE: Script = once!("gcra");
 static BATCH: Script = script!("gcra", "batch", ["gcra_batch.lua"]);
-static MERGE: Script = script!("gcra", "merge", ["gcra_merge.lua", "gcra_peek.lua", "reply.lua"]);
+static MERGE: Script = merge!("gcra");
 static VERBS: Verbs = Verbs {
     at_most: script!(
         "gcra",

@@ -17,14 +17,14 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::{Algorithm, Debit, Owed, Verbs, once, script};
+use crate::algorithm::{Algorithm, Debit, Owed, Verbs, merge, once, script};
 use crate::{LogQuota, Mark, Verdict};
 
 static CHECK: Script = script!("log", "check", ["log_check.lua", "log_peek.lua", "reply.lua"]);
 static PEEK: Script = script!("log", "peek", ["log_peek.lua", "reply.lua"]);
 static ONCE: Script = once!("log");
 static BATCH: Script = script!("log", "batch", ["log_batch.lua"]);
-static MERGE: Script = script!("log", "merge", ["log_merge.lua", "log_peek.lua", "reply.lua"]);
+static MERGE: Script = merge!("log");
 static VERBS: Verbs = Verbs {
     at_most: script!(
         "log",

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use fleetwide_core_traits::{ArgSink, Script, ServerTime};
 
-use crate::algorithm::{Algorithm, Debit, Owed, Verbs, once, script};
+use crate::algorithm::{Algorithm, Debit, Owed, Verbs, merge, once, script};
 use crate::{Mark, Verdict, WindowQuota};
 
 static CHECK: Script =
@@ -23,8 +23,7 @@ static CHECK: Script =
 static PEEK: Script = script!("window", "peek", ["window_peek.lua", "reply.lua"]);
 static ONCE: Script = once!("window");
 static BATCH: Script = script!("window", "batch", ["window_batch.lua"]);
-static MERGE: Script =
-    script!("window", "merge", ["window_merge.lua", "window_peek.lua", "reply.lua"]);
+static MERGE: Script = merge!("window");
 static VERBS: Verbs = Verbs {
     at_most: script!(
         "window",

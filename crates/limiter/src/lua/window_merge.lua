@@ -1,20 +1,9 @@
--- window_merge.lua: make good what a new primary has missed, as a survivor knows it; between settle.lua
--- and window_peek.lua, which answers. What the server knows of itself is a part of what the survivor
--- knows. The cells that are missing count as spent when the survivor knows the last to have been,
--- which is not before they were. So do those that others have added before, as far as they are the
--- same: of both numbers the larger, at the later of both times, or who comes first, and knew less
--- lately, would have cells come back too soon. They are known by their sub-window, which leaves the
--- window at `life`.
--- ARGV[3]  0: window.lua finds out where the quota stands, and no more
--- ARGV[4]  µs, until all that the survivor knows of has left the window;  [5] cells of it
--- ARGV[6]  generation and [7] refunds of the key, as the survivor knows them
--- returns  as a peek, always with the preface
--- writes   only if the survivor knows more: of what was spent, or of a reset
-is_partial = true
-local owed, of, since = tonumber(ARGV[4]), tonumber(ARGV[6]), refunds - tonumber(ARGV[7])
-local is_newer = of > generation
--- A debt from before a reset counts for nothing. What was given back since is no debt any more.
-if is_newer or since < 0 then since = 0 end
+-- window_merge.lua: what a new primary has missed; between merge_open.lua and merge_close.lua. What the
+-- server knows of itself is a part of what the survivor knows. The cells that are missing count as spent
+-- when the survivor knows the last to have been, which is not before they were. So do those that others
+-- have added before, as far as they are the same: of both numbers the larger, at the later of both
+-- times, or who comes first, and knew less lately, would have cells come back too soon. They are known
+-- by their sub-window, which leaves the window at `life`.
 
 -- Takes cells out of a sub-window that has as many.
 local function take(from, cells)
@@ -48,59 +37,46 @@ if is_newer and is_used then
   prior, added = math.max(prior, was), sum
 end
 -- The oldest stand for cells whose refund was lost: they are no part of it either.
-local refunded = is_newer and 0 or math.max(0, tonumber(ARGV[7]) - refunds)
-refunded = math.min(refunded, sum - added)
-local missing = math.min(tonumber(ARGV[5]) - since, max) - (sum - added - refunded)
+local lost = is_newer and 0 or math.max(0, refunded - refunds)
+lost = math.min(lost, sum - added)
+local missing = math.min(owed_cells - since, max) - (sum - added - lost)
 local place = math.min(index, math.ceil((now + owed) / width) - 64)
 local is_more = missing > added or missing > 0 and place > prior or is_newer and added > 0
-if of >= generation and owed > 0 and (is_more or is_newer) then
-  local state = ''
-  if is_more then
-    place, missing = math.min(index, math.max(place, prior)), math.max(missing, added)
-    ring = ring or (is_used and redis.call('GETRANGE', key, base + 36, -1))
-    if sum == added + refunded then
-      -- The server knows nothing of itself.
-      is_used, ring, sum, current = true, string.rep('\0', 256), 0, 0
-      was, oldest, first, held_at = place, place, 0, math.min(now, (place + 1) * width - 1)
-    else
-      if added > 0 then take(prior, added) end
-      -- The oldest sub-window may be empty: that of a call which was given back.
-      for _ = 1, 64 do
-        if refunded == 0 then break end
-        local cells = math.min(refunded, oldest == was and current or first)
-        take(oldest, cells)
-        refunded = refunded - cells
-      end
+if is_owed and is_more then
+  place, missing = math.min(index, math.max(place, prior)), math.max(missing, added)
+  ring = ring or (is_used and redis.call('GETRANGE', key, base + 36, -1))
+  if sum == added + lost then
+    -- The server knows nothing of itself.
+    is_used, ring, sum, current = true, string.rep('\0', 256), 0, 0
+    was, oldest, first, held_at = place, place, 0, math.min(now, (place + 1) * width - 1)
+  else
+    if added > 0 then take(prior, added) end
+    -- The oldest sub-window may be empty: that of a call which was given back.
+    for _ = 1, 64 do
+      if lost == 0 then break end
+      local cells = math.min(lost, oldest == was and current or first)
+      take(oldest, cells)
+      lost = lost - cells
     end
-    if place > was then
-      -- A sub-window begins, so the count of the last one moves from the head to the ring.
-      if oldest == was then first = current end
-      local slot = was % 64 * 4
-      ring = ring:sub(1, slot) .. struct.pack('>I4', current) .. ring:sub(slot + 5)
-      was, current, held_at = place, 0, math.min(now, (place + 1) * width - 1)
-    end
-    sum = sum + missing
-    if place == was then
-      current = current + missing
-    else
-      local slot = place % 64 * 4
-      local cells = struct.unpack('>I4', ring, slot + 1) + missing
-      ring = ring:sub(1, slot) .. struct.pack('>I4', cells) .. ring:sub(slot + 5)
-      if place <= oldest then oldest, first = place, cells end
-    end
-    ends = (was + 64) * width
-    state = struct.pack('>I8I8I4I4I8I4', held_at, width, sum, current, oldest, first) .. ring
-    -- The clock that the receipts speak of may be another server's.
-    life = math.max(life + 1, (place + 64) * width)
-  elseif ends > now then
-    state = redis.call('GETRANGE', key, base, -1)
   end
-  -- Debts from before the reset live no longer than a whole window.
-  if is_newer then kept = math.max(kept, (index + 64) * width) end
-  -- What was given back before the reset says nothing of debts from after it.
-  if is_newer then refunds = 0 end
-  generation, refunds, kept = of, math.max(refunds, tonumber(ARGV[7])), math.max(kept, ends)
-  preface = struct.pack('>BI8I8I8I8I8I8', 1, now, generation, life, refunds, kept, blocked)
-  local ttl = math.ceil((math.max(kept, blocked) - now) / 1000)
-  redis.call('SET', key, preface .. state, 'PX', string.format('%.0f', ttl))
+  if place > was then
+    -- A sub-window begins, so the count of the last one moves from the head to the ring.
+    if oldest == was then first = current end
+    local slot = was % 64 * 4
+    ring = ring:sub(1, slot) .. struct.pack('>I4', current) .. ring:sub(slot + 5)
+    was, current, held_at = place, 0, math.min(now, (place + 1) * width - 1)
+  end
+  sum = sum + missing
+  if place == was then
+    current = current + missing
+  else
+    local slot = place % 64 * 4
+    local cells = struct.unpack('>I4', ring, slot + 1) + missing
+    ring = ring:sub(1, slot) .. struct.pack('>I4', cells) .. ring:sub(slot + 5)
+    if place <= oldest then oldest, first = place, cells end
+  end
+  ends = (was + 64) * width
+  merged = struct.pack('>I8I8I4I4I8I4', held_at, width, sum, current, oldest, first) .. ring
+  begun = math.max(life + 1, (place + 64) * width)
 end
+local debts_end = (index + 64) * width
