@@ -106,6 +106,11 @@
 //!   So too a refund. What was granted before the failover cannot be refunded after it, where
 //!   anything was made good.
 //! - Cells that a sliding window or a log has missed count from when the last of all was spent.
+//! - Of a sliding window or a log, a survivor who knows of more refunds than the new primary takes as
+//!   many cells out as it puts others in their place: they are taken for those that were given back. If
+//!   the new primary has granted them since, as many more can be granted as it did.
+//! - Who is refused by a smaller quota learns no more than that it is used up; what is known by a larger
+//!   one stays.
 //! - A fixed window ends by the server's clock. What is owed counts for the window whose end is nearest
 //!   to the one that the survivor was told of, and so for the right one, unless the clocks of both
 //!   servers and the trips are off by half a window. On a primary whose clock is behind it counts to

@@ -130,6 +130,7 @@ impl<E: Executor> Limiter<E> {
         let Some(cost) = counter.cost(cost)? else {
             return Ok(inner.peek(counter, name, 0).await?);
         };
+        inner.unjudged(name);
         let id = inner.waiting.fresh_id();
         let attempt = Attempt::new(self, counter.quota, name, id, cost).map_err(CheckError::Key)?;
         let mut place = match inner.waiting.queues.enter(name, until) {
@@ -143,7 +144,6 @@ impl<E: Executor> Limiter<E> {
             // It may be its turn just now, and it was not asked yet.
             Err(_) => return Err(WaitError::TimedOut),
         }
-        inner.unjudged(name);
         let decision = inner.ask_until(counter, attempt, &place, until).await;
         inner.decided(name, cost, &decision);
         Ok(decision)

@@ -7,6 +7,9 @@
 //! A wave is small. The server answers what it has read in one go; so if all went out as one, it
 //! would have nothing to do while the callers work with its answers, and they nothing while it works.
 //! The first wave is on its way before the last caller of the turn has said what it wants.
+//!
+//! Those of one wave share its fate: if the connection ends before the last of its answers has come,
+//! none of them is told.
 
 use std::mem;
 use std::pin::pin;
@@ -16,13 +19,14 @@ use std::time::Duration;
 use fleetwide_core_traits::{BackendError, Epoch, Outage};
 use parking_lot::Mutex;
 use redis::{Arg, Cmd, Pipeline, RedisResult, Value};
+use tokio::select;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use crate::executor::miscounted;
 use crate::reply;
-use crate::shared::Shared;
+use crate::shared::{Place, Shared};
 
 /// So many calls go out each for itself: they keep a connection busy without being many for it.
 pub(crate) const ALONE_MAX: usize = 8;
@@ -51,6 +55,8 @@ pub(crate) struct Call {
     by: Instant,
     within: Duration,
     answer: oneshot::Sender<Said>,
+    /// Taken as long as the server may have it, also when its caller has left.
+    _place: Place,
 }
 
 /// Whether others can go with `command` without waiting for its bytes.
@@ -67,9 +73,10 @@ impl Call {
     pub(crate) fn new(
         command: Cmd,
         (by, within): (Instant, Duration),
+        place: Place,
     ) -> (Self, oneshot::Receiver<Said>) {
         let (answer, answered) = oneshot::channel();
-        (Self { command, by, within, answer }, answered)
+        (Self { command, by, within, answer, _place: place }, answered)
     }
 
     fn tell(self, said: Said) {
@@ -148,17 +155,36 @@ async fn go(shared: Arc<Shared>, mut wave: Vec<Call>) {
     for call in &mut wave {
         commands.add_command(mem::take(&mut call.command));
     }
-    let sent = {
-        let mut trip = pin!(ride.connection.send_packed_commands(&commands, 0, wave.len()));
-        let in_time = timeout_at(first, &mut trip).await;
-        if in_time.is_err() {
-            ride.lane.doubt_link(ride.number);
-            timeout_at(last, trip).await
-        } else {
-            in_time
+    let count = wave.len();
+    let trip = async {
+        let mut trip = pin!(ride.connection.send_packed_commands(&commands, 0, count));
+        match timeout_at(first, &mut trip).await {
+            Err(_) => {
+                ride.lane.doubt_link(ride.number);
+                timeout_at(last, trip).await.ok()
+            }
+            sent => sent.ok(),
         }
     };
-    tell_all(wave, sent.ok(), ride.epoch);
+    let sent = select! {
+        biased;
+        sent = trip => sent,
+        // What is not written yet need not be.
+        () = all_gone(&mut wave) => {
+            if Instant::now() >= first {
+                ride.lane.doubt_link(ride.number);
+            }
+            return;
+        }
+    };
+    tell_all(wave, sent, ride.epoch);
+}
+
+/// Waits until nobody waits for `wave`.
+async fn all_gone(wave: &mut [Call]) {
+    for call in wave {
+        call.answer.closed().await;
+    }
 }
 
 /// Tells each caller of `wave` what came of it; nothing if its time is over.

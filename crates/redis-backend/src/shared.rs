@@ -152,14 +152,19 @@ impl Shared {
     pub(crate) async fn send(self: &Arc<Self>, command: Cmd, budget: Budget) -> Said {
         let place = self.enter()?;
         if place.before >= gather::ALONE_MAX && gather::is_small(&command) {
-            return self.send_with_others(command, budget).await;
+            return self.send_with_others(command, budget, place).await;
         }
         let (mut ride, (by, within)) = self.ride(budget).await?;
         let sent = timeout_at(by, ride.connection.send_packed_command(&command)).await;
         arrived(sent.ok(), &ride, within)
     }
 
-    async fn send_with_others(self: &Arc<Self>, command: Cmd, budget: Budget) -> Said {
+    async fn send_with_others(
+        self: &Arc<Self>,
+        command: Cmd,
+        budget: Budget,
+        place: Place,
+    ) -> Said {
         // While there is no connection, it may have to wait for the first one.
         let (by, within) = if self.is_standing() {
             budget.trip()
@@ -167,7 +172,7 @@ impl Shared {
             self.first_ride(budget).await?;
             budget.rest().trip()
         };
-        let (call, answered) = Call::new(command, (by, within));
+        let (call, answered) = Call::new(command, (by, within), place);
         Gather::send(self, call);
         match timeout_at(by, answered).await {
             Ok(Ok(said)) => said,
@@ -229,10 +234,11 @@ impl Shared {
     }
 
     /// Takes one of the places for waiting calls, or says that all are taken.
-    fn enter(&self) -> Result<Place<'_>, BackendError> {
+    fn enter(&self) -> Result<Place, BackendError> {
         let max = self.limits.in_flight_max;
         let in_flight = &self.target.in_flight;
-        let place = Place { in_flight, before: in_flight.fetch_add(1, Ordering::Relaxed) };
+        let before = in_flight.fetch_add(1, Ordering::Relaxed);
+        let place = Place { in_flight: Arc::clone(in_flight), before };
         if place.before >= max {
             // Dropping `place` gives back what was just taken.
             return Err(BackendError::NotSent(Outage::Saturated(max)));
@@ -313,13 +319,13 @@ impl Lane {
 }
 
 /// One of the places for waiting calls.
-struct Place<'a> {
-    in_flight: &'a AtomicUsize,
+pub(crate) struct Place {
+    in_flight: Arc<AtomicUsize>,
     /// How many there were.
     before: usize,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }

@@ -14,6 +14,7 @@ use fleetwide_testkit::suite::ops::Count;
 use fleetwide_testkit::{RedisServer, eventually};
 use futures_util::future::{BoxFuture, join_all};
 use tokio::runtime::Builder;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 /// Several waves, and some calls that are none.
@@ -87,6 +88,44 @@ async fn who_leaves_before_the_wave_is_not_on_it() {
     }
     for number in ALONE..CROWD - 3 {
         assert_eq!(count(&redis, &number.to_string()).await, Ok(1), "{number} was sent");
+    }
+}
+
+// Red when a wave goes on for nobody: then the places are free only at its deadline. Red when a place is
+// given back with its caller, although the server may have the call.
+#[tokio::test]
+async fn place_is_taken_until_the_wave_is_over_and_it_is_over_when_all_have_left() {
+    let server = RedisServer::start().await.unwrap();
+    let redis = ready(builder(&server.url()).in_flight_max(CROWD)).await;
+    server.stop();
+    let mut calls = crowd(&redis, SOON);
+    begin(&mut calls);
+    turns().await;
+    let first: Vec<Counting> = calls.drain(..ALONE).collect();
+    // One of each wave stays.
+    let mut place = 0;
+    calls.retain(|_| {
+        place += 1;
+        place % 16 == 1
+    });
+    turns().await;
+    let saturated = BackendError::NotSent(Outage::Saturated(CROWD));
+    assert_eq!(count(&redis, "more").await, Err(saturated));
+    drop(calls);
+    turns().await;
+    let mut again = crowd(&redis, SOON);
+    begin(&mut again[ALONE..]);
+    server.cont();
+    drop(again);
+    for answer in join_all(first).await {
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+}
+
+/// Lets all that can run do so.
+async fn turns() {
+    for _ in 0..100 {
+        yield_now().await;
     }
 }
 

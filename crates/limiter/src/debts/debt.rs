@@ -60,6 +60,11 @@ impl Debt {
     /// than they were decided in: the mark tells them apart, and where it does not, the larger debt
     /// is the later one, but for cells that have left a window meanwhile.
     pub(crate) fn learn(&mut self, other: Self, now: MonoTime) {
+        if self.says_more_than(&other, now) {
+            // That is as much as the other quota can say.
+            self.until = self.until.max(other.until);
+            return;
+        }
         let is_same = (self.mark, self.quota) == (other.mark, other.quota);
         if !is_same || self.is_over(now) {
             if self.is_over(now) || other.is_later_than(self) {
@@ -104,6 +109,13 @@ impl Debt {
                 self.cells -= (given.min(self.cells.into())) as u32;
             }
         }
+    }
+
+    /// Whether `other` is used up by a smaller quota, so that it does not say how much was spent.
+    fn says_more_than(&self, other: &Self, now: MonoTime) -> bool {
+        let is_of_one_life = self.mark.generation == other.mark.generation && !self.is_over(now);
+        let is_used_up = other.cells == other.quota.cost_max() && other.cells < self.cells;
+        is_used_up && is_of_one_life && self.is_of_window_of(other)
     }
 
     /// Whether both are of one count. Each fixed window has its own, and what is known of one says

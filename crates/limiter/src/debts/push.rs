@@ -133,9 +133,10 @@ impl<E: Executor> Debtor<E> {
         for shard in 0..SHARDS {
             let owed = self.debts.owed_in(shard, self.clock.now());
             for some in owed.chunks(TRIP_MAX) {
-                let paid = timeout(TRIP_TIMEOUT, self.pay(some.to_vec())).await;
-                if !matches!(paid, Ok(Ok(()))) {
-                    return false;
+                match timeout(TRIP_TIMEOUT, self.pay(some.to_vec())).await {
+                    // One that cannot be paid does not keep the others from it.
+                    Ok(Ok(()) | Err(BackendError::Rejected(_))) => {}
+                    _ => return false,
                 }
             }
         }
@@ -148,13 +149,14 @@ impl<E: Executor> Debtor<E> {
     /// The first of those that were not made good; they are still owed.
     async fn pay(&self, mut some: Vec<(Key, Debt)>) -> Result<(), BackendError> {
         // A limiter has one algorithm; the debts of several levels may have more.
+        let mut paid = Ok(());
         while let Some(quota) = some.last().map(|(_, debt)| debt.quota) {
             let is_alike = |(_, debt): &(Key, Debt)| debt.quota.is_of_algorithm_of(&quota);
             let (alike, others) = some.into_iter().partition(is_alike);
-            by_quota!(quota, quota => self.pay_alike(quota, alike).await)?;
+            paid = paid.and(by_quota!(quota, quota => self.pay_alike(quota, alike).await));
             some = others;
         }
-        Ok(())
+        paid
     }
 
     /// Makes good debts of one algorithm, that of `_quota`.

@@ -43,6 +43,27 @@ fn owed(debts: &Debts, name: &str, now: u64) -> Option<(u32, u64)> {
     Some((owed.cells, owed.left_us / 1_000))
 }
 
+// Seen red: when each answer by another quota takes the place of what is known.
+#[test]
+fn refusal_by_a_smaller_quota_does_not_make_a_debt_smaller() {
+    let debts = Debts::new(100);
+    learn(&debts, "a", &grant(80, 500), EPOCHS[1], 0);
+    let ten = Quota::sliding_window(10, Duration::from_secs(60)).unwrap();
+    let used_up = grant(100, 700);
+    let refusal = Debt::of(ten, &used_up, at(0)).unwrap();
+    debts.learn(&key("a"), refusal, EPOCHS[1], at(0));
+    debts.advance(EPOCHS[2]);
+    assert_eq!(owed(&debts, "a", 0), Some((80, 700)), "10 of 10 are gone, and 80 of 100");
+    // One that is not used up says how much it is.
+    let debts = Debts::new(100);
+    learn(&debts, "b", &grant(80, 500), EPOCHS[1], 0);
+    let later = Answer { at: ServerTime::from_micros(2), ..grant(97, 700) };
+    let some = Debt::of(ten, &later, at(0)).unwrap();
+    debts.learn(&key("b"), some, EPOCHS[1], at(0));
+    debts.advance(EPOCHS[2]);
+    assert_eq!(owed(&debts, "b", 0), Some((7, 700)));
+}
+
 #[test]
 fn what_was_learned_is_owed_after_a_change_of_history_and_until_it_is_over() {
     let debts = Debts::new(100);
